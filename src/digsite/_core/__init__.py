@@ -1,0 +1,1 @@
+"""What every room needs: errors, whole-file writes, cost, progress, intervals, provenance."""

@@ -1,0 +1,19 @@
+"""Any Hugging Face decoder, unmodified, with an address for every activation."""
+
+from digsite.models.edits import Edit as Edit
+from digsite.models.edits import ablate as ablate
+from digsite.models.edits import add as add
+from digsite.models.edits import apply as apply
+from digsite.models.edits import cap as cap
+from digsite.models.edits import patch as patch
+from digsite.models.edits import replace_ as replace
+from digsite.models.edits import scale as scale
+from digsite.models.edits import swap as swap
+from digsite.models.load import load as load
+from digsite.models.model import Model as Model
+from digsite.models.plan import Plan as Plan
+from digsite.models.run import Run as Run
+from digsite.models.tokens import Tokens as Tokens
+from digsite.models.tokens import Turn as Turn
+from digsite.models.weights import Weights as Weights
+from digsite.models.weights import folded as folded

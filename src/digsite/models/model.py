@@ -1,0 +1,498 @@
+"""`Model`: an unmodified Hugging Face decoder, read and edited at sites.
+
+A run in five steps:
+1. Addresses become concrete sites; what the model lacks is refused with a reason.
+2. The acts that serve those sites are compiled, once for each set of sites.
+3. Hooks are put up at those module sides alone, attention is switched to the registered function, and the model runs.
+4. Everything is taken down again, whatever happened.
+5. A site that did not fire is an error.
+"""
+
+import contextlib
+import inspect
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from digsite._core.cost import count_forward
+from digsite._core.errors import BadInput, explain
+from digsite.models import attention, measure
+from digsite.models.anatomy import Anatomy
+from digsite.models.edits import Edit
+from digsite.models.identity import fingerprint
+from digsite.models.plan import Logits, Plan
+from digsite.models.run import Run
+from digsite.models.tokens import Positions, Tokens, conversation, grid, tokenize
+from digsite.models.visit import VISIT, Key, StopForward, Visit
+from digsite.models.weights import Weights
+from digsite.sites import SITES, Site
+
+
+class Model:
+    """A Hugging Face causal language model with an address for everything inside it.
+
+    Make one with `digsite.load`. The model object that was loaded is the one that runs: hooks exist during a run only,
+    and no weight is ever written.
+
+    Attributes:
+        hf: The Hugging Face model.
+        tokenizer: Its tokenizer, or None.
+        name: What it was loaded as.
+        revision: The hub commit, where there is one.
+        attention: "eager" (every site exists) or "sdpa" (no scores and pattern).
+        anatomy: Where its parts are.
+    """
+
+    def __init__(self, hf: Any, tokenizer: Any, anatomy: Anatomy, *, name: str, revision: str | None, attention: str):
+        self.hf, self.tokenizer, self.anatomy = hf, tokenizer, anatomy
+        self.name, self.revision, self.attention = name, revision, attention
+        self.snapshots: frozenset[Key] = frozenset()
+        self.measured: dict[Any, Tensor] = {}
+        self._configs = _configs(hf)
+        self._layer_of = {block.attn: block.index for block in anatomy.blocks if block.attn is not None}
+        parameters = inspect.signature(hf.forward).parameters
+        self._takes = {name for name in ("position_ids", "use_cache", "logits_to_keep") if name in parameters}
+        self._compiled = lru_cache(maxsize=256)(self._compile)
+
+    # -- facts -----------------------------------------------------------------------------------------------------
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return len(self.anatomy.blocks)
+
+    @property
+    def n_heads(self) -> int:
+        """Query heads in a layer."""
+        return self.anatomy.n_heads
+
+    @property
+    def n_kv_heads(self) -> int:
+        """Key and value heads in a layer."""
+        return self.anatomy.n_kv_heads
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.anatomy.d_model
+
+    @property
+    def d_head(self) -> int:
+        """Width of a head."""
+        return self.anatomy.d_head
+
+    @cached_property
+    def d_vocab(self) -> int:
+        """Rows of the embedding: one more than the largest token id."""
+        weight = getattr(self.anatomy.embed, "weight", None)
+        return self.hf.config.get_text_config().vocab_size if weight is None else weight.shape[0]
+
+    @cached_property
+    def n_ctx(self) -> int | None:
+        """Longest row the model takes; None where it states no limit."""
+        config = self.hf.config.get_text_config()
+        names = ("max_position_embeddings", "n_positions", "max_seq_len")
+        return next((v for name in names if isinstance(v := getattr(config, name, None), int)), None)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the embedding lives, and tokens go."""
+        return next(self.anatomy.embed.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the embedding."""
+        return next(self.anatomy.embed.parameters()).dtype
+
+    @property
+    def gated(self) -> bool:
+        """Whether its MLPs have a gate (it settles what TransformerLens' `mlp.hook_pre` means)."""
+        return any("gate" in block.parts or "gate_up" in block.parts for block in self.anatomy.blocks)
+
+    @cached_property
+    def sites(self) -> list[Site]:
+        """Every site of this model."""
+        return self.anatomy.sites()
+
+    @cached_property
+    def weights(self) -> Weights:
+        """Canonical lazy views of its weights."""
+        return Weights(self.anatomy)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that identify architecture and weights."""
+        return fingerprint(self.hf)
+
+    def __repr__(self) -> str:
+        return (
+            f"Model {self.name}: {self.hf.config.model_type}, {self.n_layers} layers × {self.n_heads} heads, "
+            f"d_model {self.d_model}, vocabulary {self.d_vocab}, {self.dtype}, {self.device}".replace("torch.", "")
+        )
+
+    # -- tokens ----------------------------------------------------------------------------------------------------
+    def tokens(
+        self,
+        texts: Sequence[str] | Sequence[Sequence[int]] | Int[Tensor, "batch pos"],
+        *,
+        special: bool | None = None,
+        padding: str = "right",
+    ) -> Tokens:
+        """Exactly what the model will read.
+
+        Args:
+            texts: Strings, rows of ids, or a tensor of ids.
+            special: Whether the tokenizer adds its special tokens; None leaves it to the tokenizer.
+            padding: The side that shorter rows are padded on.
+
+        Raises:
+            BadInput: A bare string, an empty prompt, a doubled BOS, or an id outside the vocabulary.
+        """
+        if isinstance(texts, str):
+            raise BadInput(explain("Prompts come as a list", found="one bare string", do=f"model.tokens([{texts!r}])"))
+        if isinstance(texts, Tensor):
+            rows = texts.reshape(-1, texts.shape[-1]).cpu().long()
+            made = Tokens(rows, torch.ones_like(rows, dtype=torch.bool), bos="as given", tokenizer=self.tokenizer)
+        elif texts and isinstance(texts[0], str):
+            made = tokenize(self.tokenizer, texts, special=special, padding=padding)  # pyright: ignore[reportArgumentType]
+        else:
+            made = grid(texts, padding=padding, tokenizer=self.tokenizer)  # pyright: ignore[reportArgumentType]
+        self._fits(made)
+        return made
+
+    def chat(self, chats: Any, *, add_generation_prompt: bool = False, padding: str = "right") -> Tokens:
+        """Conversations in the tokenizer's chat template; `tokens.turns` says where each turn lies.
+
+        Args:
+            chats: One conversation (a list of {"role", "content"}) or several.
+            add_generation_prompt: End with the template's opening of the assistant's turn.
+            padding: The side that shorter rows are padded on.
+        """
+        several = chats if chats and not isinstance(chats[0], dict) else [chats]
+        made = conversation(self.tokenizer, several, add_generation_prompt=add_generation_prompt, padding=padding)
+        self._fits(made)
+        return made
+
+    def _fits(self, tokens: Tokens) -> None:
+        largest, smallest = int(tokens.ids.max()), int(tokens.ids.min())
+        if largest >= self.d_vocab or smallest < 0:
+            raise BadInput(
+                explain(
+                    f"Token id {largest if largest >= self.d_vocab else smallest} is not in the vocabulary",
+                    possible=f"0 to {self.d_vocab - 1}",
+                )
+            )
+        if self.n_ctx is not None and max(tokens.lengths) > self.n_ctx:
+            raise BadInput(
+                explain(
+                    "A row is longer than the model's context",
+                    found=f"{max(tokens.lengths)} tokens",
+                    possible=f"at most {self.n_ctx}",
+                    do="shorten it, or cut it into rows with tasks.Corpus",
+                )
+            )
+
+    # -- running ---------------------------------------------------------------------------------------------------
+    def run(
+        self,
+        tokens: Tokens | Int[Tensor, "batch pos"],
+        *,
+        read: Iterable[str | Site] = (),
+        edits: Iterable[Edit] = (),
+        stop: str | Site | None = None,
+        logits: Logits = "all",
+        at: Positions = None,
+        grad: bool = False,
+        batch_size: int | None = None,
+        to: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        adapters: bool = True,
+    ) -> Run:
+        """One forward pass that reads and edits sites; reading never changes a logit.
+
+        Args:
+            tokens: What the model reads.
+            read: Addresses to record, wildcards allowed.
+            edits: Changes, in order (`digsite.add`, `digsite.ablate`, `digsite.patch` …), wildcards allowed.
+            stop: End the pass at this site.
+            logits: "all", the last k columns, or None (the pass then ends with its last read).
+            at: Positions to record, absolute among a row's real tokens; None for all columns.
+            grad: Keep everything on the autograd path: `torch.autograd.grad(metric, run[site])`.
+            batch_size: Run this many rows at a time and join the results; memory stays bounded.
+            to: Device to record on ("cpu").
+            dtype: Dtype to record in.
+            adapters: False switches LoRA adapters off for this run.
+
+        Returns:
+            The sites and the logits.
+
+        Raises:
+            NoSuchSite: The model lacks a site.
+            SiteDidNotFire: A site was not reached.
+            BadInput: Tokens that do not fit the model, or a choice of arguments that excludes another.
+        """
+        plan = self.plan(
+            read=read, edits=edits, stop=stop, logits=logits, at=at, grad=grad, to=to, dtype=dtype, adapters=adapters
+        )
+        return self.execute(tokens, plan, batch_size=batch_size)
+
+    def plan(
+        self,
+        *,
+        read: Iterable[str | Site] = (),
+        edits: Iterable[Edit] = (),
+        stop: str | Site | None = None,
+        logits: Logits = "all",
+        at: Positions = None,
+        grad: bool = False,
+        to: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        adapters: bool = True,
+    ) -> Plan:
+        """The plan of a run, as data; see `run` for the arguments."""
+        gated = self.gated
+        reads = tuple(site for address in _several(read) for site in self.anatomy.expand(address, gated=gated))
+        if logits is None and not reads and stop is None:
+            raise BadInput(explain("A run without logits, reads or stop has nothing to do"))
+        if grad and (to is not None or dtype is not None or at is not None):
+            raise BadInput(explain("With grad=True the sites themselves are kept", do="leave out at, to and dtype"))
+        where = None if stop is None else self.anatomy.expand(stop, gated=gated)
+        if where is not None and len(where) != 1:
+            raise BadInput(explain(f"stop={stop} names several sites", do="name one"))
+        return Plan(
+            reads=reads,
+            edits=tuple(one for edit in edits for one in self._expanded(edit)),
+            stop=None if where is None else where[0],
+            logits=None if where is not None else logits,
+            at=at,
+            grad=grad,
+            to=None if to is None else str(to),
+            dtype=None if dtype is None else str(dtype).removeprefix("torch."),
+            adapters=adapters,
+        )
+
+    def execute(self, tokens: Tokens | Tensor, plan: Plan, *, batch_size: int | None = None) -> Run:
+        """Runs a plan."""
+        if not isinstance(tokens, Tokens):
+            tokens = self.tokens(tokens)
+        elif len(tokens) > 0:
+            self._fits(tokens)
+        edits = [self.resolved(edit, tokens) for edit in plan.edits]
+        if batch_size is None or batch_size >= len(tokens):
+            visit, logits = self._pass(tokens, plan, edits)
+            return Run(tokens, plan, visit.got, visit.got_heads, self.anatomy, logits)
+        if plan.grad:
+            raise BadInput(explain("Gradients need the whole batch in one pass", do="leave out batch_size"))
+        return self._in_batches(tokens, plan, edits, batch_size)
+
+    def _in_batches(self, tokens: Tokens, plan: Plan, edits: list[Edit], batch_size: int) -> Run:
+        visits, logits = [], []
+        for start in range(0, len(tokens), batch_size):
+            rows = slice(start, min(start + batch_size, len(tokens)))
+            part = Tokens(tokens.ids[rows], tokens.mask[rows], bos=tokens.bos, tokenizer=tokens.tokenizer)
+            those = [one for edit in edits if (one := edit.for_rows(rows, len(tokens))) is not None]
+            visit, some = self._pass(part, plan, those)
+            visits.append(visit)
+            logits.append(some)
+        first = visits[0]
+        values = {key: torch.cat([visit.got[key] for visit in visits]) for key in first.got}
+        heads = {key: torch.cat([visit.got_heads[key] for visit in visits]) for key in first.got_heads}
+        return Run(tokens, plan, values, heads, self.anatomy, None if logits[0] is None else torch.cat(logits))
+
+    def _pass(self, tokens: Tokens, plan: Plan, edits: Sequence[Edit]) -> tuple[Visit, Tensor | None]:
+        visit = self.visit(tokens, plan, edits)
+        kwargs: dict[str, Any] = {}
+        if tokens.padded:
+            kwargs["attention_mask"] = tokens.mask.to(self.device, torch.long)
+            if "position_ids" in self._takes:
+                kwargs["position_ids"] = tokens.positions.to(self.device)
+        if "use_cache" in self._takes:
+            kwargs["use_cache"] = False
+        keep = plan.logits if isinstance(plan.logits, int) else 0
+        if keep and "logits_to_keep" in self._takes:
+            kwargs["logits_to_keep"] = keep
+        count_forward(len(tokens))
+        logits = None
+        with self.instrumented(visit, adapters=plan.adapters), contextlib.suppress(StopForward):
+            logits = self.hf(tokens.ids.to(self.device), **kwargs).logits
+        visit.finish()
+        if logits is not None and keep:
+            logits = logits[:, -keep:]
+        if logits is not None and plan.to is not None:
+            logits = logits.to(plan.to)
+        return visit, None if plan.logits is None else logits
+
+    def visit(self, tokens: Tokens, plan: Plan, edits: Sequence[Edit]) -> Visit:
+        """The state of one pass of a plan."""
+        reads: dict[Key, frozenset[int] | None] = {}
+        for site in plan.reads:
+            key = _key(site)
+            known = reads.get(key, frozenset())
+            whole = site.head is None or known is None
+            reads[key] = None if whole else known | {site.head}  # pyright: ignore[reportAssignmentType,reportOperatorIssue]
+        return Visit(
+            reads,
+            edits,
+            tokens,
+            grad=plan.grad,
+            keep=_keeper(tokens, plan),
+            stop=None if plan.stop is None else _key(plan.stop),
+            stop_when_read=plan.logits is None and plan.stop is None,
+            snapshots=self.snapshots,
+            layer_of=self._layer_of,
+        )
+
+    @contextlib.contextmanager
+    def instrumented(self, visit: Visit, *, adapters: bool = True):
+        """The model with the hooks of one visit, and as it was when the block ends."""
+        keys = {*visit.reads, *visit.edits}
+        if visit.stop is not None:
+            keys.add(visit.stop)
+        with contextlib.ExitStack() as stack:
+            for module, side, hook in self._compiled(frozenset(keys)):
+                if side == "in":
+                    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+                else:
+                    handle = module.register_forward_hook(hook)
+                stack.callback(handle.remove)
+            if visit.grad:
+                for module in (self.anatomy.embed, self.anatomy.pos_embed):
+                    if module is not None:
+                        stack.callback(module.register_forward_hook(_leaf, prepend=True).remove)
+            if self.anatomy.arch.tapped:
+                for layer in {key[0] for key in keys if key in self.anatomy.inside}:
+                    block = self.anatomy.blocks[layer]  # pyright: ignore[reportArgumentType,reportCallIssue]
+                    assert block.attn is not None
+                    stack.enter_context(attention.tapped(block.attn, visit, block.index))
+            else:
+                name = attention.EAGER if self.attention == "eager" else attention.SDPA
+                stack.enter_context(attention.switched(self._configs, name))
+            if not adapters:
+                stack.enter_context(adapters_off(self.hf))
+            token = VISIT.set(visit)
+            stack.callback(VISIT.reset, token)
+            stack.enter_context(torch.set_grad_enabled(visit.grad))
+            yield
+
+    def _compile(self, keys: frozenset[Key]) -> list[tuple[nn.Module, str, Any]]:
+        return [
+            (module, side, _before(acts) if side == "in" else _after(acts))
+            for module, side, acts in self.anatomy.compiled(keys)
+        ]
+
+    # -- edits -----------------------------------------------------------------------------------------------------
+    def _expanded(self, edit: Edit) -> list[Edit]:
+        if edit.site.is_concrete and self.anatomy.has(_key(edit.site)):
+            self.anatomy.expand(edit.site, gated=self.gated)
+            return [edit]
+        return [replace(edit, site=site) for site in self.anatomy.expand(edit.site, gated=self.gated)]
+
+    def resolved(self, edit: Edit, tokens: Tokens | None = None) -> Edit:
+        """The same edit with its value measured, where it was to be measured on a corpus."""
+        return edit if edit.over is None else measure.resolved(self, edit, tokens)
+
+
+def adapters_off(hf: nn.Module):
+    """All adapters of a model switched off for a while."""
+
+    @contextlib.contextmanager
+    def off():
+        layers = [module for module in hf.modules() if hasattr(module, "_disable_adapters")]
+        before = [layer._disable_adapters for layer in layers]
+        for layer in layers:
+            layer._disable_adapters = True  # pyright: ignore[reportAttributeAccessIssue]
+        try:
+            yield
+        finally:
+            for layer, value in zip(layers, before, strict=True):
+                layer._disable_adapters = value  # pyright: ignore[reportAttributeAccessIssue]
+
+    return off()
+
+
+def _before(acts: list) -> Any:
+    def hook(module: nn.Module, args: tuple, kwargs: dict):
+        visit = VISIT.get()
+        if visit is None:
+            return None
+        name = None if args else next(iter(kwargs))
+        raw = x = args[0] if name is None else kwargs["hidden_states" if "hidden_states" in kwargs else name]
+        for act in acts:
+            x = act(visit, x)
+        if x is raw:
+            return None
+        if name is None:
+            return (x, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states" if "hidden_states" in kwargs else name: x}
+
+    return hook
+
+
+def _after(acts: list) -> Any:
+    def hook(module: nn.Module, args: tuple, output: Any):
+        visit = VISIT.get()
+        if visit is None:
+            return None
+        logits = getattr(output, "logits", None)  # only the whole model's output has them
+        raw = x = logits if logits is not None else output[0] if isinstance(output, tuple) else output
+        for act in acts:
+            x = act(visit, x)
+        if x is raw:
+            return None
+        if logits is not None:
+            output.logits = x
+            return output
+        return (x, *output[1:]) if isinstance(output, tuple) else x
+
+    return hook
+
+
+def _leaf(module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+    """Starts the graph at the embeddings when the parameters are frozen."""
+    return None if output.requires_grad else output.detach().requires_grad_()
+
+
+def _keeper(tokens: Tokens, plan: Plan) -> Any:
+    """What is done to a tensor before it is recorded, or None."""
+    if plan.at is None and plan.to is None and plan.dtype is None:
+        return None
+    dtype = None if plan.dtype is None else getattr(torch, plan.dtype)
+    places = None if plan.at is None else tokens.places(plan.at)
+    if places is not None and places.per_row is None:
+        raise BadInput(explain("at= selects another number of positions in different rows", do="choose equally many"))
+    one = isinstance(plan.at, int)
+
+    def keep(key: Key, x: Tensor) -> Tensor:
+        if places is not None:
+            query_axis = "dst" in SITES[key[1]].axes and x.ndim == len(SITES[key[1]].axes)
+            x = x.movedim(2, 1) if query_axis else x
+            x = x[places.rows.to(x.device), places.columns.to(x.device)].unflatten(0, (-1, places.per_row))
+            x = x.squeeze(1) if one else x
+            if query_axis:
+                x = x if one else x.movedim(2, 1)
+        moved = x.to(device=plan.to, dtype=dtype)
+        return moved.clone() if moved is x and places is None else moved
+
+    return keep
+
+
+def _several(addresses: Any) -> Iterable[str | Site]:
+    return [addresses] if isinstance(addresses, str | Site) else addresses
+
+
+def _key(site: Site) -> Key:
+    return (site.layer if isinstance(site.layer, int) else None, site.name)
+
+
+def _configs(hf: Any) -> list[Any]:
+    """Every config object that decides on attention inside a model, each once."""
+    found: dict[int, Any] = {}
+    for module in hf.modules():
+        config = getattr(module, "config", None)
+        if hasattr(config, "_attn_implementation_internal"):
+            found[id(config)] = config
+    return list(found.values())

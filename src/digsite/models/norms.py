@@ -1,0 +1,74 @@
+"""Normalisation layers as numbers: out = (x - mean?) / scale * gain + bias.
+
+The kind is found by asking the module, not by its class name: the formula that reproduces its output on a probe is
+the one it has. What fits none is refused, so a scale is never a guess.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Norm:
+    """One norm of a model, with the formula that was seen to reproduce it."""
+
+    module: nn.Module
+    centred: bool
+    """LayerNorm subtracts the mean; RMSNorm does not."""
+    offset: float
+    """The gain is weight + offset (Gemma stores gain - 1)."""
+    eps: float
+
+    @property
+    def gain(self) -> Float[Tensor, " d_model"] | float:
+        """What the normalised vector is multiplied by; 1 where the norm has no weights."""
+        weight = getattr(self.module, "weight", None)
+        return 1.0 if weight is None else weight.detach() + self.offset
+
+    @property
+    def bias(self) -> Float[Tensor, " d_model"] | float:
+        """What is added last; 0 where there is none."""
+        bias = getattr(self.module, "bias", None)
+        return 0.0 if bias is None else bias.detach()
+
+    def scale(self, x: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*axes 1"]:
+        """What x is divided by: its root mean square, or its standard deviation, with eps inside the root."""
+        x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        if self.centred:
+            x = x - x.mean(-1, keepdim=True)
+        return (x.pow(2).mean(-1, keepdim=True) + self.eps).sqrt()
+
+    def linear(
+        self, x: Float[Tensor, "*axes d_model"], scale: Float[Tensor, "*#axes 1"]
+    ) -> Float[Tensor, "*axes d_model"]:
+        """The norm with its scale held fixed and without its bias: the linear map of direct attribution."""
+        if self.centred:
+            x = x - x.mean(-1, keepdim=True)
+        return x / scale * self.gain
+
+
+def find_norm(module: nn.Module, width: int) -> Norm | None:
+    """The formula of a norm module, or None if no known one reproduces it."""
+    weight = getattr(module, "weight", None)
+    known = (getattr(module, name, None) for name in ("eps", "variance_epsilon", "epsilon"))
+    eps = next((float(value) for value in known if value is not None), 1e-5)
+    reference = weight if weight is not None else next(module.parameters(), None)
+    device = reference.device if reference is not None else torch.device("cpu")
+    dtype = reference.dtype if reference is not None else torch.float32
+    if device.type == "meta":
+        return None
+    probe = torch.linspace(-1.5, 2.5, 2 * width, device=device).sin().mul(3).reshape(1, 2, width).to(dtype)
+    with torch.no_grad():
+        wanted = module.forward(probe).float()
+        for centred in (False, True):
+            for offset in (0.0, 1.0) if weight is not None else (0.0,):
+                norm = Norm(module, centred, offset, eps)
+                bias = norm.bias.float() if isinstance(norm.bias, Tensor) else norm.bias
+                made = norm.linear(probe.float(), norm.scale(probe)) + bias
+                tolerance = 1e-4 if dtype == torch.float32 else 3e-2
+                if torch.allclose(made, wanted, rtol=tolerance, atol=tolerance):
+                    return norm
+    return None

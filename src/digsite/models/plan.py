@@ -1,0 +1,125 @@
+"""A run's plan as plain data: what to read, what to edit, where to stop.
+
+A plan names no Python object of the model, so it can be saved, compared, and executed by another driver elsewhere.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from digsite._core.errors import Unsupported, explain
+from digsite.models.edits import Edit
+from digsite.models.tokens import Positions
+from digsite.sites import Site
+
+Logits = Literal["all"] | int | None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Plan:
+    """What one run does.
+
+    Attributes:
+        reads: Concrete sites to record.
+        edits: Changes, applied in this order at each site.
+        stop: End the pass when this site has been visited; there are no logits then.
+        logits: "all" columns, the last k columns, or None; with None the pass ends with its last read.
+        at: Positions to record; None for all columns, padding included.
+        grad: Keep everything on the autograd path.
+        to: Device to put what is recorded on.
+        dtype: Name of the dtype to record in ("float16").
+        adapters: Whether adapters (LoRA) are on.
+    """
+
+    reads: tuple[Site, ...] = ()
+    edits: tuple[Edit, ...] = ()
+    stop: Site | None = None
+    logits: Logits = "all"
+    at: Positions = None
+    grad: bool = False
+    to: str | None = None
+    dtype: str | None = None
+    adapters: bool = True
+
+    def to_dict(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The plan as JSON-ready data, and the tensors that it refers to by name.
+
+        Raises:
+            Unsupported: An edit is a Python function, or has yet to be measured on a corpus.
+        """
+        tensors: dict[str, Tensor] = {}
+
+        def stored(value: Any, name: str) -> Any:
+            if isinstance(value, Tensor):
+                tensors[name] = value.detach().cpu().contiguous()
+                return {"tensor": name}
+            if isinstance(value, slice):
+                return {"slice": [value.start, value.stop, value.step]}
+            return list(value) if isinstance(value, tuple | range) else value
+
+        edits = []
+        for i, edit in enumerate(self.edits):
+            if edit.function is not None or edit.over is not None:
+                raise Unsupported(
+                    explain(
+                        f"The edit at {edit.site} is not plain data",
+                        found="a Python function" if edit.function else "an ablation that has yet to be measured",
+                        do="use the named edits" if edit.function else "call model.resolved(edit) first",
+                    )
+                )
+            edits.append(
+                {
+                    "site": str(edit.site),
+                    "op": edit.op,
+                    "value": stored(edit.value, f"edits.{i}.value"),
+                    "at": stored(edit.at, f"edits.{i}.at"),
+                    "rows": stored(edit.rows, f"edits.{i}.rows"),
+                    "limit": edit.limit,
+                }
+            )
+        data = {
+            "reads": [str(site) for site in self.reads],
+            "edits": edits,
+            "stop": None if self.stop is None else str(self.stop),
+            "logits": self.logits,
+            "at": stored(self.at, "at"),
+            "grad": self.grad,
+            "to": self.to,
+            "dtype": self.dtype,
+            "adapters": self.adapters,
+        }
+        return data, tensors
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "Plan":
+        """The plan that `to_dict` wrote."""
+
+        def loaded(value: Any) -> Any:
+            if isinstance(value, Mapping):
+                return tensors[value["tensor"]] if "tensor" in value else slice(*value["slice"])
+            return value
+
+        edits = tuple(
+            Edit(
+                site=Site.parse(edit["site"]),
+                op=edit["op"],
+                value=loaded(edit["value"]),
+                at=loaded(edit["at"]),
+                rows=None if edit["rows"] is None else tuple(edit["rows"]),
+                limit=edit["limit"],
+            )
+            for edit in data["edits"]
+        )
+        return cls(
+            reads=tuple(Site.parse(site) for site in data["reads"]),
+            edits=edits,
+            stop=None if data["stop"] is None else Site.parse(data["stop"]),
+            logits=data["logits"],
+            at=loaded(data["at"]),
+            grad=data["grad"],
+            to=data["to"],
+            dtype=data["dtype"],
+            adapters=data["adapters"],
+        )

@@ -1,0 +1,296 @@
+"""Token truth: the exact ids, the mask, the strings, and who put the BOS there.
+
+Positions are absolute and count real tokens only: position 0 is a row's first real token, -1 its last, wherever the
+padding is. `places` turns such positions into columns; everything that selects positions goes through it.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from digsite._core.errors import BadInput, explain
+
+Positions = int | slice | Sequence[int] | Tensor | None
+
+
+class Places(NamedTuple):
+    """Cells of a [row, column] grid, flattened."""
+
+    rows: Int[Tensor, " place"]
+    columns: Int[Tensor, " place"]
+    per_row: int | None  # how many places each row has; None where rows differ
+
+
+class Turn(NamedTuple):
+    """One turn of a conversation, as positions `start` to `stop` (exclusive) of a row."""
+
+    role: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """What the model gets, exactly.
+
+    Attributes:
+        ids: Token ids; padding columns hold the pad id.
+        mask: True where a token is real.
+        bos: Whether each row starts with a BOS, and who put it there.
+        texts: The strings the ids were made from, when there were any.
+        turns: For each row of a conversation, its turns.
+    """
+
+    ids: Int[Tensor, "batch pos"]
+    mask: Bool[Tensor, "batch pos"]
+    bos: str = "unknown"
+    texts: tuple[str, ...] | None = None
+    turns: tuple[tuple[Turn, ...], ...] | None = None
+    tokenizer: Any = field(default=None, repr=False)
+
+    def __post_init__(self):
+        if self.ids.ndim != 2 or not len(self.ids):
+            raise BadInput(
+                explain("Tokens need at least one row of ids", found=f"ids of shape {tuple(self.ids.shape)}")
+            )
+        empty = [row for row, length in enumerate(self.lengths) if not length]
+        if empty:
+            raise BadInput(
+                explain(
+                    "A prompt is empty",
+                    found=f"no token in row {empty[0]}" + (f" and {len(empty) - 1} more" if len(empty) > 1 else ""),
+                    do="give every row at least one token, or ask the tokenizer for a BOS with special=True",
+                )
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, rows: Any) -> "Tokens":
+        """The chosen rows (an int keeps one row), in a grid as narrow as they need."""
+        index = torch.arange(len(self))[rows].reshape(-1)
+        mask = self.mask[index]
+        used = mask.any(0).nonzero()
+        columns = slice(int(used[0]), int(used[-1]) + 1)
+        pick = index.tolist()
+        return replace(
+            self,
+            ids=self.ids[index][:, columns],
+            mask=mask[:, columns],
+            texts=tuple(self.texts[i] for i in pick) if self.texts else None,
+            turns=tuple(self.turns[i] for i in pick) if self.turns else None,
+        )
+
+    def batches(self, batch_size: int) -> Iterator["Tokens"]:
+        """The rows in order, `batch_size` at a time."""
+        for start in range(0, len(self), batch_size):
+            yield self[start : start + batch_size]
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Real tokens in each row."""
+        return self.mask.sum(1).tolist()
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """The column of each row's first real token."""
+        return self.mask.int().argmax(1).tolist()
+
+    @cached_property
+    def padded(self) -> bool:
+        """Whether any column of any row is padding."""
+        return not bool(self.mask.all())
+
+    @cached_property
+    def positions(self) -> Int[Tensor, "batch pos"]:
+        """Absolute position of each column; padding holds 0."""
+        return (self.mask.long().cumsum(1) - 1).clamp(min=0)
+
+    @cached_property
+    def strings(self) -> list[list[str]]:
+        """The text of every real token, row by row, with its leading space."""
+        return [[self._string(i) for i in row[mask].tolist()] for row, mask in zip(self.ids, self.mask, strict=True)]
+
+    def _string(self, token: int) -> str:
+        if self.tokenizer is None:
+            return str(token)
+        piece = self.tokenizer.convert_ids_to_tokens(token)
+        if piece is None:
+            return f"<{token}>"
+        text = self.tokenizer.convert_tokens_to_string([piece])
+        # Sentencepiece decoders drop a leading space at the start of a text; the piece still shows it.
+        return " " + text if piece[0] in "▁Ġ" and not text.startswith(" ") else text
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that identify ids and mask."""
+        digest = hashlib.sha256(str(tuple(self.ids.shape)).encode())
+        digest.update(self.ids.masked_fill(~self.mask, -1).to(torch.int64).contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def padded_left(self) -> "Tokens":
+        """The same rows with all padding on the left, so that every row ends in the last column."""
+        ids, mask = self.ids.clone(), self.mask.clone()
+        width = ids.shape[1]
+        for row, (start, length) in enumerate(zip(self.starts, self.lengths, strict=True)):
+            shift = width - start - length
+            ids[row], mask[row] = ids[row].roll(shift), mask[row].roll(shift)
+        return replace(self, ids=ids, mask=mask)
+
+    def places(self, at: Positions) -> Places:
+        """The cells that `at` selects in every row.
+
+        Args:
+            at: An int or several (negative counts from a row's end), a slice of positions, a tensor [batch] or
+                [batch, k] of positions of each row, or None for all real tokens.
+
+        Raises:
+            BadInput: A position lies outside a row.
+        """
+        chosen: list[list[int]] = []
+        for row, length in enumerate(self.lengths):
+            wanted = at[row] if isinstance(at, Tensor) and at.ndim else at
+            chosen.append(_positions(wanted, length, row))
+        counts = {len(c) for c in chosen}
+        rows = torch.tensor([row for row, c in enumerate(chosen) for _ in c], dtype=torch.long)
+        columns = torch.tensor([p + self.starts[row] for row, c in enumerate(chosen) for p in c], dtype=torch.long)
+        return Places(rows, columns, counts.pop() if len(counts) == 1 else None)
+
+    def __repr__(self) -> str:
+        shown = []
+        for row, strings in enumerate(self.strings[:4]):
+            cells = [s.replace(" ", "·").replace("\n", "⏎") for s in strings]
+            body = "│".join(cells if len(cells) <= 40 else [*cells[:20], "…", *cells[-20:]])
+            shown.append(f"  {row}: {body}  ({len(strings)} tokens)")
+        more = [f"  … {len(self) - 4} more rows"] if len(self) > 4 else []
+        head = f"Tokens: {len(self)} rows, {self.ids.shape[1]} columns; BOS {self.bos}"
+        return "\n".join([head, *shown, *more])
+
+
+def _positions(at: Any, length: int, row: int) -> list[int]:
+    if at is None:
+        return list(range(length))
+    if isinstance(at, slice):
+        return list(range(*at.indices(length)))
+    wanted = at.reshape(-1).tolist() if isinstance(at, Tensor) else [at] if isinstance(at, int) else list(at)
+    for position in wanted:
+        if not -length <= position < length:
+            raise BadInput(
+                explain(
+                    f"Position {position} is outside row {row}",
+                    found=f"{length} real tokens",
+                    possible=f"0 to {length - 1}, or -{length} to -1 from the end",
+                )
+            )
+    return [p % length for p in wanted]
+
+
+def tokenize(tokenizer: Any, texts: Sequence[str], *, special: bool | None, padding: str) -> Tokens:
+    """Token rows of strings, with the tokenizer's own BOS policy unless `special` says otherwise."""
+    if tokenizer is None:
+        raise BadInput(explain("This model has no tokenizer", do="give token ids instead of strings"))
+    add = True if special is None else special
+    rows = [tokenizer(text, add_special_tokens=add)["input_ids"] for text in texts]
+    bos = tokenizer.bos_token_id
+    has = [bool(row) and bos is not None and row[0] == bos for row in rows]
+    twice = [i for i, row in enumerate(rows) if has[i] and len(row) > 1 and row[1] == bos]
+    if twice:
+        raise BadInput(
+            explain(
+                f"Row {twice[0]} starts with two BOS tokens",
+                found="one from the tokenizer and one in the text",
+                do=f"remove {tokenizer.bos_token!r} from the text, or pass special=False",
+            )
+        )
+    if not any(has):
+        who = "none" if bos is not None else "none (the tokenizer has no BOS)"
+    elif add and not any(text.startswith(tokenizer.bos_token) for text in texts):
+        who = "added by the tokenizer" if all(has) else "added by the tokenizer in some rows"
+    else:
+        who = "in the text"
+    return grid(rows, pad=pad_id(tokenizer), padding=padding, bos=who, texts=tuple(texts), tokenizer=tokenizer)
+
+
+def pad_id(tokenizer: Any) -> int:
+    """The id to put into padding columns; masked, so its value never matters."""
+    known = (getattr(tokenizer, "pad_token_id", None), getattr(tokenizer, "eos_token_id", None))
+    return next((token for token in known if token is not None), 0)
+
+
+def grid(
+    rows: Sequence[Sequence[int]],
+    *,
+    pad: int = 0,
+    padding: str = "right",
+    bos: str = "as given",
+    texts: tuple[str, ...] | None = None,
+    turns: tuple[tuple[Turn, ...], ...] | None = None,
+    tokenizer: Any = None,
+) -> Tokens:
+    """Rows of ids as one padded grid."""
+    if padding not in ("left", "right"):
+        raise BadInput(explain(f"padding={padding!r} is not a side", possible=["left", "right"]))
+    width = max((len(row) for row in rows), default=0)
+    ids = torch.full((len(rows), width), pad, dtype=torch.long)
+    mask = torch.zeros(len(rows), width, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        where = slice(width - len(row), width) if padding == "left" else slice(0, len(row))
+        ids[i, where] = torch.tensor(row, dtype=torch.long)
+        mask[i, where] = True
+    return Tokens(ids=ids, mask=mask, bos=bos, texts=texts, turns=turns, tokenizer=tokenizer)
+
+
+def conversation(
+    tokenizer: Any,
+    chats: Sequence[Sequence[Mapping[str, str]]],
+    *,
+    add_generation_prompt: bool = False,
+    padding: str = "right",
+) -> Tokens:
+    """Conversations in the tokenizer's own chat template, with the position range of every turn.
+
+    A turn's range is found by rendering growing prefixes of the conversation, so that any template works; a template
+    that rewrites earlier turns (some drop the thinking of past turns) is refused for the turn it rewrites.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise BadInput(
+            explain(
+                "This tokenizer has no chat template",
+                do="use model.tokens([...]) with plain text, or set tokenizer.chat_template",
+            )
+        )
+    rows, turns = [], []
+    for chat in chats:
+        if not chat:
+            raise BadInput(explain("A conversation is empty", do="give each conversation at least one turn"))
+        whole = _render(tokenizer, chat, generation=add_generation_prompt)
+        found, start = [], 0
+        for count, message in enumerate(chat, 1):
+            prefix = _render(tokenizer, chat[:count], generation=False)
+            if whole[: len(prefix)] != prefix:
+                raise BadInput(
+                    explain(
+                        f"The chat template rewrites turn {count - 1} ({message['role']}) when later turns follow",
+                        do="give the rendered text to model.tokens(..., special=False) and choose positions yourself",
+                    )
+                )
+            found.append(Turn(message["role"], start, len(prefix)))
+            start = len(prefix)
+        if start < len(whole):
+            found.append(Turn("generation", start, len(whole)))
+        rows.append(whole)
+        turns.append(tuple(found))
+    bos = tokenizer.bos_token_id
+    who = "from the chat template" if bos is not None and rows[0][:1] == [bos] else "none"
+    return grid(rows, pad=pad_id(tokenizer), padding=padding, bos=who, turns=tuple(turns), tokenizer=tokenizer)
+
+
+def _render(tokenizer: Any, chat: Sequence[Mapping[str, str]], *, generation: bool) -> list[int]:
+    text = tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=generation)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]

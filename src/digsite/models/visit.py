@@ -1,0 +1,227 @@
+"""One forward pass: what it reads, how it edits, and what it has recorded.
+
+Return-through: what is recorded at a site is the very tensor the model goes on with, so that
+`torch.autograd.grad(metric, recorded)` finds it on the path. A site that is a view hands its view back; a site that
+is computed beside the stream (`lowered`) is added back by difference, which is exactly zero when nothing changed.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor, nn
+
+from digsite._core.errors import ContractBroken, SiteDidNotFire, explain
+from digsite.models.edits import Edit, changed
+from digsite.models.tokens import Positions, Tokens
+from digsite.sites import SITES, Site
+
+Key = tuple[int | None, str]
+
+
+class StopForward(Exception):
+    """Everything the run wants has been recorded."""
+
+
+class Visit:
+    """The state of one forward pass (of several in a row, when generating)."""
+
+    def __init__(
+        self,
+        reads: Mapping[Key, frozenset[int] | None],
+        edits: Iterable[Edit],
+        tokens: Tokens,
+        *,
+        grad: bool = False,
+        keep: Callable[[Key, Tensor], Tensor] | None = None,
+        stop: Key | None = None,
+        stop_when_read: bool = False,
+        snapshots: frozenset[Key] = frozenset(),
+        layer_of: Mapping[nn.Module, int] | None = None,
+    ):
+        self.reads = reads  # the heads of a site that are wanted; None for the whole site
+        self.edits: dict[Key, list[Edit]] = {}
+        for edit in edits:
+            self.edits.setdefault((_layer(edit.site), edit.site.name), []).append(edit)
+        self.tokens, self.batch = tokens, len(tokens)
+        self.grad, self.keep, self.stop, self.snapshots = grad, keep, stop, snapshots
+        self.layer_of = layer_of or {}  # attention modules by identity: their own layer_idx may be None or repeat
+        self.left = len(reads) if stop_when_read else -1
+        self.past = 0  # columns that earlier passes have put into the KV cache
+        self.got: dict[Key, Tensor] = {}
+        self.got_heads: dict[tuple[Key, int], Tensor] = {}
+        self.scratch: dict[Key, Tensor] = {}
+        self.fired: set[Key] = set()
+        self.versions: list[tuple[Key, Tensor, int]] = []
+
+    def wants(self, key: Key) -> bool:
+        """Whether this pass reads, edits or ends at a site."""
+        return key in self.reads or key in self.edits or key == self.stop
+
+    def heads(self, key: Key) -> list[int] | None:
+        """The only heads of a site that this pass is about, or None when it is about the whole site."""
+        read = self.reads.get(key, frozenset())
+        edited = [edit.site.head for edit in self.edits.get(key, ())]
+        if read is None or None in edited:
+            return None
+        return sorted({*read, *(head for head in edited if isinstance(head, int))})
+
+    def __call__(self, key: Key, x: Tensor) -> Tensor:
+        """Edits and records the value of a site; returns what the model must go on with."""
+        edits = self.edits.get(key)
+        if edits:
+            for edit in edits:
+                x = self._edited(edit, x)
+        self.fired.add(key)
+        if key in self.reads:
+            x = self._recorded(key, x)
+        if key == self.stop or self.left == 0:
+            raise StopForward
+        return x
+
+    def one_head(self, key: Key, head: int, x: Tensor) -> Tensor:
+        """As `__call__`, for one head's [row, position, ...] alone (per-head inputs are never materialised)."""
+        for edit in self.edits.get(key, ()):
+            if edit.site.head == head:
+                x = self._selected(edit, x)
+        self.fired.add(key)
+        if key in self.reads and head in (self.reads[key] or ()):
+            self.got_heads[key, head] = x if self.keep is None else self.keep(key, x)
+        return x
+
+    def head_done(self, key: Key) -> None:
+        """Counts a site as read after its heads were visited one by one."""
+        self.left -= key in self.reads
+        if key == self.stop or self.left == 0:
+            raise StopForward
+
+    def _recorded(self, key: Key, x: Tensor) -> Tensor:
+        heads = self.reads[key]
+        if heads is not None and self.grad:
+            axis = head_axis(key[1])
+            # A head's slice is off the path unless the model goes on with the slices themselves.
+            parts = x.unbind(axis)
+            x = torch.stack(parts, axis)
+            for head in heads:
+                self.got_heads[key, head] = parts[head]
+        elif heads is not None:
+            for head in heads:
+                part = x.select(head_axis(key[1]), head)
+                self.got_heads[key, head] = part.clone() if self.keep is None else self.keep(key, part)
+        elif self.keep is not None:
+            self.got[key] = self.keep(key, x)
+        else:
+            self.got[key] = x
+            if not self.grad:
+                self.versions.append((key, x, x._version))
+        self.left -= 1
+        return x
+
+    def _edited(self, edit: Edit, x: Tensor) -> Tensor:
+        head = edit.site.head
+        if not isinstance(head, int):
+            return self._selected(edit, x)
+        axis = head_axis(edit.site.name)
+        x = x.clone()
+        x.select(axis, head).copy_(self._selected(edit, x.select(axis, head).clone()))
+        return x
+
+    def _selected(self, edit: Edit, x: Tensor) -> Tensor:
+        """Applies an edit to its rows and positions of `x` ([row, position, ...], or [row, head, dst, src])."""
+        if edit.at is None and edit.rows is None:
+            return changed(edit, x)
+        heads_first = "dst" in SITES[edit.site.name].axes and edit.site.head is None
+        y = x.movedim(2, 1) if heads_first else x
+        rows, columns, grid = self._cells(edit, y.shape[1], y.device)
+        if not rows.numel():
+            return x
+        part = y[rows, columns]
+        if grid is not None:
+            part = part.unflatten(0, grid)
+        at_one = grid is not None and isinstance(edit.at, int | torch.Tensor) and torch.as_tensor(edit.at).ndim < 2
+        if at_one and grid is not None and grid[1] == 1:
+            part = part.squeeze(1)
+        new = changed(self._value_at(edit, y, rows, columns, grid), part)
+        y = y.clone()
+        y[rows, columns] = new.reshape(len(rows), *y.shape[2:])
+        return y.movedim(1, 2) if heads_first else y
+
+    def _cells(self, edit: Edit, width: int, device: torch.device):
+        """Rows and columns of this pass that an edit concerns; `grid` is their shape when rows have equally many."""
+        places = self.tokens.places(edit.at)
+        rows, columns = places.rows, places.columns
+        if _open(edit.at):  # positions generated later belong to it too
+            prompt = self.tokens.ids.shape[1]
+            later = torch.arange(max(prompt, self.past), self.past + width)
+            rows = torch.cat((rows, torch.arange(self.batch).repeat_interleave(len(later))))
+            columns = torch.cat((columns, later.repeat(self.batch)))
+        inside = (columns >= self.past) & (columns < self.past + width)
+        if edit.rows is not None:
+            inside &= torch.isin(rows, torch.tensor(edit.rows))
+        rows, columns = rows[inside], columns[inside] - self.past
+        counts = torch.bincount(rows, minlength=self.batch)
+        counts = counts[counts > 0]
+        even = len(counts) > 0 and bool((counts == counts[0]).all())
+        if even:
+            order = rows * width + columns if _open(edit.at) else None
+            if order is not None:
+                index = order.argsort()
+                rows, columns = rows[index], columns[index]
+        grid = (len(counts), int(counts[0])) if even else None
+        return rows.to(device), columns.to(device), grid
+
+    def _value_at(self, edit: Edit, y: Tensor, rows: Tensor, columns: Tensor, grid: tuple[int, int] | None) -> Edit:
+        """Takes the selected cells out of a value that covers the whole site."""
+        value = edit.value
+        if not isinstance(value, Tensor) or edit.op in ("swap", "apply") or value.ndim != y.ndim:
+            return edit
+        if value.shape[:2] != y.shape[:2] or (grid is not None and value.shape[:2] == grid):
+            return edit
+        picked = value.to(y.device)[rows, columns]
+        return Edit(
+            site=edit.site, op=edit.op, value=picked if grid is None else picked.unflatten(0, grid), limit=edit.limit
+        )
+
+    def finish(self) -> None:
+        """Fire or fail, and nothing that was recorded may have been overwritten since."""
+        wanted = (*self.reads, *self.edits, *([self.stop] if self.stop is not None else []))
+        missed = [key for key in wanted if key not in self.fired]
+        if missed:
+            names = ", ".join(sorted({address(key) for key in missed}))
+            raise SiteDidNotFire(
+                explain(
+                    f"The forward pass did not reach {names}",
+                    do="check `stop` and that this layer runs for these tokens",
+                )
+            )
+        for key, x, version in self.versions:
+            if x._version != version:
+                raise ContractBroken(
+                    explain(
+                        f"The model overwrote {address(key)} in place after it was read",
+                        do="run model.verify(), which finds such sites and snapshots them",
+                    )
+                )
+
+
+VISIT: ContextVar[Visit | None] = ContextVar("visit", default=None)
+
+
+def head_axis(name: str) -> int:
+    """The head axis of a site's tensor."""
+    axis = SITES[name].head_axis
+    assert axis is not None, name
+    return axis
+
+
+def address(key: Key) -> str:
+    """A key as it is written."""
+    return key[1] if key[0] is None else f"layers.{key[0]}.{key[1]}"
+
+
+def _layer(site: Site) -> int | None:
+    return site.layer if isinstance(site.layer, int) else None
+
+
+def _open(at: Positions) -> bool:
+    return at is None or (isinstance(at, slice) and at.stop is None and at.step in (None, 1))
