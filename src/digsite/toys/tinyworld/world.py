@@ -1,0 +1,244 @@
+"""The world of `digsite/tinyworld`: everything that is true in it, and everything that can be said.
+
+A family is one way of saying something: the examples of a task, taken as they are from `digsite.tasks`, or a fact that
+only this world has (who comes from where). A document is one example with its answer. About one combination of words in
+ten (two friends, a subject and its distractor, two summands, ...) is never said in training: `held_out` decides which.
+"""
+
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+
+from digsite.tasks.agreement import agreement_examples
+from digsite.tasks.brackets import CLOSES, brackets_examples
+from digsite.tasks.brackets import SHORTEST as SHORTEST_BRACKETS
+from digsite.tasks.docstring import docstring_examples
+from digsite.tasks.examples import Example
+from digsite.tasks.facts import RELATIONS, fact_examples
+from digsite.tasks.frames import frames
+from digsite.tasks.greater_than import greater_than_examples
+from digsite.tasks.induction import OPENING, induction_examples
+from digsite.tasks.ioi import ioi_examples
+from digsite.tasks.is_a import is_a_examples
+from digsite.tasks.modular import modular_examples
+from digsite.tasks.pronoun import pronoun_examples
+from digsite.tasks.sampling import pick, pick_distinct
+from digsite.tasks.successor import successor_examples
+from digsite.tasks.tongues import ENGLISH, TAVI, Tongue
+from digsite.tasks.two_hop import two_hop_examples
+from digsite.tasks.words import CAPITALS, NAMES, NOUNS, SPOKEN
+
+Combination = tuple[str, ...]
+Combinations = Callable[[Example], list[Combination]]
+
+# Everybody comes from somewhere: two people share a country.
+HOMES = {name: tuple(CAPITALS)[(7 * index) % len(CAPITALS)] for index, name in enumerate(NAMES)}
+HOME_FRAMES = frames("{name} comes from", "The home of {name} is", "{name} was born in")
+HOME_CAPITAL_FRAMES = frames("{name} comes from the country whose capital is", "The capital of the home of {name} is")
+HOME_SPEECH_FRAMES = frames("At home {name} speaks", "The language of the home of {name} is")
+
+
+def held_out(family: str, combination: Combination) -> bool:
+    """Whether this combination of words is never trained on: about one in ten, by a hash that never changes."""
+    return zlib.crc32("|".join((family, *combination)).encode()) % 10 == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """One way of saying something.
+
+    Args:
+        name: What the held-out table calls it.
+        topic: Families of one topic hold out the same combinations.
+        share: Documents of this family among all documents, in parts.
+        examples: Endless examples from a seeded generator.
+        combinations: What an example combines; first what its question asks, then what else it says.
+        after: What follows the answer in a document.
+        measure: "accuracy" (the top token of the whole vocabulary is a right answer) or "mass" (probability on right).
+        target: What the shipped model has to reach on held-out combinations; None is reported as it comes.
+    """
+
+    name: str
+    topic: str
+    share: float
+    examples: Callable[[np.random.Generator], Iterator[Example]]
+    combinations: Combinations
+    after: Callable[[Example], str] = lambda example: "."
+    measure: str = "accuracy"
+    target: float | None = 0.95
+
+    def unseen(self, example: Example) -> bool:
+        """Whether the question of this example is about a held-out combination: the examples to judge by."""
+        return held_out(self.topic, self.combinations(example)[0])
+
+    def trainable(self, example: Example) -> bool:
+        """Whether nothing in this example is held out."""
+        return not any(held_out(self.topic, combination) for combination in self.combinations(example))
+
+
+def parts(*names: str) -> Combinations:
+    """The words at these spans, in this order."""
+    return lambda example: [tuple(example.part(name) for name in names)]
+
+
+def framed(name: str) -> Combinations:
+    """The word at this span, in this very sentence."""
+    return lambda example: [(example.clean, example.part(name))]
+
+
+def friends(example: Example) -> list[Combination]:
+    """The two who are introduced, whoever of them receives."""
+    first, second = sorted((example.part("IO"), example.part("S1")))
+    return [(first, second)]
+
+
+def nouns(example: Example) -> list[Combination]:
+    """Subject and distractor, whatever their numbers."""
+    singular = {plural: noun for noun, plural in NOUNS.items()}
+    subject, distractor = (example.part(name) for name in ("subject", "distractor"))
+    return [(singular.get(subject, subject), singular.get(distractor, distractor))]
+
+
+def items_so_far(example: Example) -> list[Combination]:
+    """The items in this sentence, and every shorter list that a list of items begins with."""
+    listed = re.fullmatch(r"(\w+, )+\w+,", example.clean)
+    items = example.clean.rstrip(",").split(", ")
+    return [tuple(items[:count]) for count in range(len(items), 1, -1)] if listed else [(example.clean,)]
+
+
+def neighbours(example: Example) -> list[Combination]:
+    """The word before and its successor, then all other neighbours in the list."""
+    said = example.clean.removeprefix(OPENING).split()
+    return [(example.part("before"), example.part("target")), *pairwise(said)]
+
+
+def first_brackets(example: Example) -> list[Combination]:
+    """How the string begins, so that no trained string contains a held-out prompt."""
+    return [tuple(example.clean.split()[:SHORTEST_BRACKETS])]
+
+
+def rest_of_brackets(example: Example) -> str:
+    """The closing brackets of what is still open once the answer is given."""
+    still_open: list[str] = []
+    for sign in [*example.clean.split(), example.right[0].strip()]:
+        still_open.append(CLOSES[sign]) if sign in CLOSES else still_open.pop()
+    return "".join(f" {sign}" for sign in reversed(still_open))
+
+
+def open_giving(rng: np.random.Generator, speech: Tongue) -> Iterator[Example]:
+    """Three people, and the third gives: either of the first two may receive. The world behind the "abc" corruption."""
+    while True:
+        first, second, giver = pick_distinct(rng, NAMES, 3)
+        cast = {"A": first, "B": second, "C": giver, "place": pick(rng, speech.places), "gift": pick(rng, speech.gifts)}
+        text, spans = pick(rng, speech.giving).fill(cast)
+        spans = {"IO": spans["A"], "S1": spans["B"]}
+        yield Example(clean=text, corrupt=None, right=(f" {first}", f" {second}"), wrong=(f" {giver}",), spans=spans)
+
+
+def home_examples(rng: np.random.Generator) -> Iterator[Example]:
+    """Where somebody comes from: a fact of this world alone."""
+    return fact_examples(rng, HOMES, HOME_FRAMES, subject="name")
+
+
+def from_home(rng: np.random.Generator) -> Iterator[Example]:
+    """What follows from where somebody comes from: the capital of that country, or its language."""
+    capitals = {name: CAPITALS[country] for name, country in HOMES.items()}
+    speech = {name: SPOKEN[country] for name, country in HOMES.items()}
+    streams = (
+        fact_examples(rng, capitals, HOME_CAPITAL_FRAMES, subject="name"),
+        fact_examples(rng, speech, HOME_SPEECH_FRAMES, subject="name"),
+    )
+    while True:
+        yield next(pick(rng, streams))
+
+
+def name_and_answer(example: Example) -> list[Combination]:
+    """Who, and what follows for them: never said in any sentence."""
+    return [(example.part("name"), example.right[0])]
+
+
+def _giving(speech: Tongue) -> Callable[[np.random.Generator], Iterator[Example]]:
+    return partial(ioi_examples, corruption="abc", speech=speech, frames=speech.giving)
+
+
+def _facts(relation: str) -> Callable[[np.random.Generator], Iterator[Example]]:
+    facts, sentences = RELATIONS[relation]
+    return partial(fact_examples, facts=facts, sentences=sentences)
+
+
+def _capitals(speech: Tongue) -> Callable[[np.random.Generator], Iterator[Example]]:
+    return partial(fact_examples, facts=speech.capitals, sentences=speech.ruling, subject="country")
+
+
+def _opened(speech: Tongue) -> Callable[[np.random.Generator], Iterator[Example]]:
+    return partial(open_giving, speech=speech)
+
+
+def nothing(example: Example) -> str:
+    """The document ends with its answer."""
+    return ""
+
+
+# The parts in which the families share the documents: what is learned late (induction, brackets, two hops) gets more.
+FAMILIES = (
+    Family(name="ioi", topic="ioi", share=10, examples=_giving(ENGLISH), combinations=friends),
+    Family(name="ioi (tavi)", topic="ioi", share=6, examples=_giving(TAVI), combinations=friends),
+    Family(name="open giving", topic="ioi", share=2, examples=_opened(ENGLISH), combinations=friends),
+    Family(name="open giving (tavi)", topic="ioi", share=1, examples=_opened(TAVI), combinations=friends),
+    Family(
+        name="gendered pronoun", topic="pronoun", share=3, examples=pronoun_examples, combinations=framed("name"),
+        after=lambda example: " smiled.",
+    ),
+    Family(
+        name="subject-verb agreement", topic="agreement", share=4,
+        examples=partial(agreement_examples, distractor="any"), combinations=nouns, after=lambda example: " old.",
+    ),
+    Family(
+        name="greater than", topic="greater than", share=10, examples=partial(greater_than_examples, first=1),
+        combinations=parts("century", "start"), measure="mass",
+    ),
+    Family(name="is a", topic="is a", share=2, examples=is_a_examples, combinations=framed("thing")),
+    Family(
+        name="capitals", topic="capitals", share=2, examples=_capitals(ENGLISH), combinations=framed("country"),
+        target=0.99,
+    ),
+    Family(
+        name="capitals (tavi)", topic="capitals", share=1, examples=_capitals(TAVI), combinations=framed("country"),
+        target=0.99,
+    ),
+    Family(
+        name="languages", topic="languages", share=1.5, examples=_facts("language"), combinations=framed("subject"),
+        target=0.99,
+    ),
+    Family(
+        name="colors", topic="colors", share=0.5, examples=_facts("color"), combinations=framed("subject"), target=0.99,
+    ),
+    Family(name="homes", topic="homes", share=3, examples=home_examples, combinations=framed("name"), target=0.99),
+    Family(
+        name="two-hop, facts known", topic="from home", share=4, examples=from_home, combinations=name_and_answer,
+        target=None,
+    ),
+    Family(name="two-hop, facts said", topic="two-hop", share=12, examples=two_hop_examples,
+           combinations=parts("asked", "place")),
+    Family(name="successor", topic="successor", share=6, examples=successor_examples, combinations=items_so_far),
+    Family(
+        name="docstring", topic="docstring", share=5, examples=docstring_examples,
+        combinations=parts("second", "third"), after=lambda example: ": text",
+    ),
+    Family(
+        name="induction", topic="induction", share=14, examples=induction_examples, combinations=neighbours,
+    ),
+    Family(
+        name="brackets", topic="brackets", share=14, examples=brackets_examples, combinations=first_brackets,
+        after=rest_of_brackets,
+    ),
+    Family(
+        name="modular arithmetic", topic="modular", share=8, examples=modular_examples, combinations=parts("a", "b"),
+        after=nothing, target=None,
+    ),
+)  # fmt: skip
