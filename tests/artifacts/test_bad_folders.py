@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -50,9 +52,11 @@ def change(run: Path, **fields: object) -> None:
         ({"scores": [[1.0]]}, r"scores cannot be read"),
         ({"provenance": None}, r"provenance cannot be read: it should be the fields of Provenance"),
         ({"cost": {}}, r"cost does not have the fields of Cost\.\nFound: missing: \['backwards', 'cpu_seconds'"),
-        ({"files": []}, r"scores cannot be read: it should be the tensor"),
-        ({"files": ["tensors.safetensors", "more.parquet"]}, r"is broken\.\nFound: FileNotFoundError"),
-        ({"files": ["../../secret.parquet"]}, r"is broken\.\nFound: ValueError: .* is not a file name"),
+        ({"files": {}}, r"scores cannot be read: it should be the tensor"),
+        ({"files": {"more.parquet": ""}}, r"is broken\.\nFound: FileNotFoundError"),
+        ({"files": {"../../secret.parquet": ""}}, r"is broken\.\nFound: ValueError: .* is not a file name"),
+        ({"files": {"tensors.safetensors": "0"}}, r"ValueError: tensors\.safetensors is not the file that was saved"),
+        ({"files": ["tensors.safetensors"]}, r"is broken\.\nFound: AttributeError"),
         ({"files": "remove"}, r"is broken\.\nFound: KeyError"),
     ],
 )
@@ -72,15 +76,29 @@ def test_a_number_is_not_guessed_from_something_else(run, value):
 
 
 def test_tensors_that_no_field_asked_for_are_refused(run):
-    from safetensors.torch import save_file
+    def put(**tensors: torch.Tensor) -> None:
+        content = safetensors.torch.save(tensors)
+        (run / "tensors.safetensors").write_bytes(content)
+        change(run, files={"tensors.safetensors": hashlib.sha256(content).hexdigest()})
 
-    save_file({"scores": torch.zeros(1, 1), "more": torch.zeros(1)}, run / "tensors.safetensors")
+    put(scores=torch.zeros(1, 1), more=torch.zeros(1))
     with pytest.raises(LoadError, match=r"more in it than its class\.\nFound: unused: \['more'\]"):
         load_result(run)
-    save_file({"scores": torch.zeros(3)}, run / "tensors.safetensors")
+    put(scores=torch.zeros(3))
     with pytest.raises(
         LoadError, match=r"should be Float\[Tensor, 'example layer'\]\.\nFound: a tensor of torch.float32 and"
     ):
+        load_result(run)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_a_changed_byte_of_a_tensor_is_noticed(tmp_path_factory, data):
+    run = small(torch.ones(2, 2)).save(tmp_path_factory.mktemp("changed") / "run")
+    content = bytearray((run / "tensors.safetensors").read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    (run / "tensors.safetensors").write_bytes(content)
+    with pytest.raises(LoadError, match="its SHA-256 differs"):
         load_result(run)
 
 

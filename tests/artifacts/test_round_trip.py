@@ -113,7 +113,7 @@ def test_the_file_can_be_read_without_digsite(tmp_path):
     small(torch.tensor([[1.0, 2.0]])).save(tmp_path / "run")
     document = json.loads((tmp_path / "run" / "result.json").read_text())
     assert list(document) == ["schema", "files", "provenance", "cost", "scores"]
-    assert document["schema"] == "tests.small/1" and document["files"] == ["tensors.safetensors"]
+    assert document["schema"] == "tests.small/1" and list(document["files"]) == ["tensors.safetensors"]
     assert document["provenance"]["made_by"] == "f(model)"
     assert document["cost"] | {"peak_mb": 0} == {
         "forwards": 2, "rows": 16, "backwards": 0, "seconds": 0.5, "cpu_seconds": 0.0, "peak_mb": 0,

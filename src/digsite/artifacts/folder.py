@@ -1,8 +1,10 @@
 """A result as a folder: `result.json`, `tensors.safetensors` where there are tensors, a parquet file for each table.
 
-`result.json` names the schema, the files, and all numbers and words; it can be read without digsite.
+`result.json` holds the schema, the other files with their SHA-256, and all numbers and words; it can be read without
+digsite. The sums are there because a damaged tensor or table is not always one that cannot be read.
 """
 
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -40,7 +42,8 @@ def write_folder(result: Any, folder: Path) -> None:
     contents = {_table_file(name): _parquet(table) for name, table in parts.tables.items()}
     if parts.tensors:
         contents[_TENSORS] = safetensors.torch.save(parts.tensors)
-    document = {"schema": plain.pop("schema"), "files": sorted(contents)} | plain
+    sums = {name: _sum(contents[name]) for name in sorted(contents)}
+    document = {"schema": plain.pop("schema"), "files": sums} | plain
     # surrogatepass: a token may be half a character, and must come back as it was
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
     contents[_JSON] = text.encode("utf-8", "surrogatepass")
@@ -65,8 +68,7 @@ def read_folder(kind: type, folder: Path) -> Any:
         raise LoadError(explain(f"There is no result in {folder}", found=found, do="Name a folder that save() wrote"))
     try:
         document = json.loads((folder / _JSON).read_bytes().decode("utf-8", "surrogatepass"))
-        names = document.pop("files")
-        parts = _read_parts(folder, [str(name) for name in names])
+        parts = _read_parts(folder, document.pop("files"))
     except _BREAKS as error:
         raise _broken(folder, error) from error
     try:
@@ -79,17 +81,23 @@ def read_folder(kind: type, folder: Path) -> Any:
     return result
 
 
-def _read_parts(folder: Path, names: list[str]) -> Parts:
+def _read_parts(folder: Path, sums: Any) -> Parts:
     parts = Parts()
-    for name in names:
+    for name, expected in sums.items():
         if Path(name).name != name:
             raise ValueError(f"{name!r} is not a file name")
         content = (folder / name).read_bytes()
+        if _sum(content) != expected:
+            raise ValueError(f"{name} is not the file that was saved; its SHA-256 differs")
         if name == _TENSORS:
             parts.tensors = safetensors.torch.load(content)
         else:
             parts.tables[_table_name(name)] = pl.read_parquet(content)
     return parts
+
+
+def _sum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _parquet(table: pl.DataFrame) -> bytes:
