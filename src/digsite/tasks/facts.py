@@ -17,9 +17,22 @@ from digsite.tasks.words import COLORS, SPOKEN
 RELATIONS: dict[str, tuple[Mapping[str, str], tuple[Frame, ...]]] = {
     "language": (
         SPOKEN,
-        frames("People in {subject} speak", "The language of {subject} is", "In {subject} they speak"),
+        frames(
+            "People in {subject} speak",
+            "The language of {subject} is",
+            "In {subject} they speak",
+            "We all know that in {subject} they speak",
+        ),
     ),
-    "color": (COLORS, frames("The color of {subject} is", "We all know that {subject} is")),
+    "color": (
+        COLORS,
+        frames(
+            "The color of {subject} is",
+            "We all know that {subject} is",
+            "People know that {subject} is",
+            "The color that {subject} has is",
+        ),
+    ),
 }
 
 

@@ -20,6 +20,7 @@ ORDERS = frames(
     "{4}, {3}, {2}, {1},",
     "Next after {1} comes",
     "First {2}, then {1}, then",
+    "After {1} comes",
 )
 
 

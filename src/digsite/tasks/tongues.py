@@ -80,6 +80,8 @@ TAVI = Tongue(
     ruling=frames(
         "{country} ve kaputa",
         "Nime {country} ve kaputa na",
+        "Kel {country} ve, kaputa na",
+        "{country} su kaputa es",
     ),
 )
 

@@ -63,10 +63,10 @@ SEQUENCES: dict[str, tuple[tuple[str, ...], bool]] = {
     "letters": (tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ"), False),
 }
 
-EVENTS = listed("war trip siege voyage project trial famine journey strike reign")
+EVENTS = listed("war trip siege voyage project trial famine journey")
 
 PARAMETERS = listed("size path limit name file index value count speed depth width color")
-FUNCTIONS = listed("find load save sort send read")
+FUNCTIONS = listed("find load save sort")
 TYPES = listed("text number list")
 
 # Words without order or meaning between them, for lists that repeat.

@@ -1,7 +1,7 @@
 """How well a model knows the world, on combinations that it was never trained on."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -73,7 +73,10 @@ def evaluate(
 
 
 def _examples(family: Family, n: int, seed: int, keep: Callable[[Example], bool]) -> list[Example]:
-    stream: Iterator[Example] = family.examples(np.random.default_rng(seed))
+    # Without its corrupt partner, so that a prompt counts once whatever it is paired with.
+    stream: Iterator[Example] = (
+        replace(example, corrupt=None) for example in family.examples(np.random.default_rng(seed))
+    )
     return list(islice(distinct(stream, n, keep), n))
 
 
