@@ -1,3 +1,61 @@
-"""digsite: from a Hugging Face model and a question to a tested explanation."""
+"""digsite: from a Hugging Face model and a question to a tested explanation.
+
+The names below are the door; each is imported when it is first used, so that importing digsite imports no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_ROOMS = {
+    "digsite.models": (
+        "load Model Tokens Run Edit Plan replace add ablate patch scale cap swap apply plan_memory".split()
+    ),
+    "digsite.tasks": ["Task", "Corpus"],
+    "digsite.sites": ["Site"],
+    "digsite.artifacts": ["Result", "load_result"],
+    "digsite.lenses": ["logit_lens"],
+    "digsite.patching": ["activation_patching", "direct_attribution", "ablation", "components"],
+    "digsite.investigate": ["investigate"],
+}
+_WHERE = {name: room for room, names in _ROOMS.items() for name in names}
+_ROOM_NAMES = ("models", "tasks", "sites", "artifacts", "lenses", "patching", "toys", "viz")
+
+if TYPE_CHECKING:
+    from digsite import artifacts, lenses, models, patching, sites, tasks, toys, viz  # noqa: F401
+    from digsite.artifacts import Result, load_result  # noqa: F401
+    from digsite.investigate import investigate  # noqa: F401
+    from digsite.lenses import logit_lens  # noqa: F401
+    from digsite.models import (  # noqa: F401
+        Edit,
+        Model,
+        Plan,
+        Run,
+        Tokens,
+        ablate,
+        add,
+        apply,
+        cap,
+        load,
+        patch,
+        plan_memory,
+        replace,
+        scale,
+        swap,
+    )
+    from digsite.patching import ablation, activation_patching, components, direct_attribution  # noqa: F401
+    from digsite.sites import Site  # noqa: F401
+    from digsite.tasks import Corpus, Task  # noqa: F401
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name]), name)
+    if name in _ROOM_NAMES:
+        return import_module(f"digsite.{name}")
+    raise AttributeError(f"digsite has no {name!r}; it has {', '.join(sorted([*_WHERE, *_ROOM_NAMES]))}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*_WHERE, *_ROOM_NAMES, "__version__"])

@@ -17,3 +17,5 @@ from digsite.models.tokens import Tokens as Tokens
 from digsite.models.tokens import Turn as Turn
 from digsite.models.weights import Weights as Weights
 from digsite.models.weights import folded as folded
+from digsite.models.made_by import made_by as made_by
+from digsite.models.resume import Resumable as Resumable

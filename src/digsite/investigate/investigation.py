@@ -1,0 +1,170 @@
+"""The main job: how does this model do this task?
+
+1. Does it do the task at all? Accuracy with a Wilson interval.
+2. Where in depth does the answer appear? Logit lens.
+3. Which components write it? Direct attribution, which sums to the metric.
+4. Which positions, heads and MLPs carry it? Activation patching in both directions.
+5. Propose a set on one half of the examples: rank components by what they restore and destroy; weakest first, leave
+   out each one without which the rest still keeps 90 % of the behaviour.
+6. On the other half: does knocking out just those break it, and does keeping just those keep it, against random sets of
+   the same size?
+7. What did it cost?
+"""
+
+from dataclasses import fields
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from digsite._core.cost import measure
+from digsite._core.errors import BadInput, explain
+from digsite._core.numerics import wilson_interval
+from digsite._core.progress import track
+from digsite.investigate.answer import Investigation, Prompt, TaskCard
+from digsite.lenses import logit_lens
+from digsite.models import Model, made_by
+from digsite.patching import ablation, activation_patching, components, direct_attribution, evaluate_sets, replacements
+from digsite.tasks import Task
+
+ENOUGH = 0.9
+"""The share of the behaviour that the proposed set is to keep on the selecting examples."""
+
+
+def investigate(
+    model: Model, task: Task, *, random_sets: int = 200, random_examples: int = 50, seed: int = 0, command: str = ""
+) -> Investigation:
+    """How a model does a task, as a tested explanation.
+
+    Args:
+        model: The model.
+        task: Clean and corrupt pairs with one-token answers; at least 8 examples.
+        random_sets: How many random sets the proposed set is compared with.
+        random_examples: Examples on which random sets are measured.
+        seed: Of everything random.
+        command: The call that makes the result again, where it is not `digsite.investigate(model, task)`.
+
+    Returns:
+        Every piece of evidence with its control, interval and cost; `.report(path)` writes the page.
+
+    Raises:
+        BadInput: Too few examples, or a task without corrupt prompts.
+
+    Caveats:
+        The set is one that is enough and needed on this task's distribution under replacement from corrupt prompts; it
+        is not the only one, and another corruption asks another question.
+    """
+    task.require_corrupt()
+    if len(task) < 8:
+        raise BadInput(explain("An investigation needs at least 8 examples", found=f"{len(task)}"))
+    half = len(task) // 2
+    with measure() as cost:
+        steps = iter(track(range(7), "investigating"))
+        next(steps)
+        correct = _correct(model, task)  # 1.
+        next(steps)
+        lens = logit_lens(model, task)  # 2.
+        next(steps)
+        direct = direct_attribution(model, task)  # 3.
+        next(steps)
+        everything = list(components(model))  # 4.
+        denoise = activation_patching(model, task, everything, direction="denoise", seed=seed)
+        next(steps)
+        noise = activation_patching(model, task, everything, direction="noise", seed=seed)
+        positions = _positions(model, task, seed)
+        next(steps)
+        judged, path = None, torch.zeros(0)  # 5.
+        if wilson_interval(int(correct.sum()), len(correct))[0] > 0.5:
+            chosen, path = _proposed(model, task.take(slice(0, half)), denoise.effects, noise.effects)
+            next(steps)
+            held_out = task.take(slice(half, None))  # 6.
+            knobs = {"random_sets": random_sets, "random_examples": random_examples, "seed": seed}
+            judged = ablation(model, held_out, chosen, **knobs)
+        for _ in steps:
+            pass
+    return Investigation(
+        question=task.question,
+        model=model.name,
+        task=_card(task),
+        prompts=_prompts(task),
+        correct=correct,
+        lens=lens,
+        direct=direct,
+        denoise=denoise,
+        noise=noise,
+        positions=positions,
+        selection=half,
+        path=path,
+        ablation=judged,
+        provenance=made_by(command or "digsite.investigate(model, task)", model, task.fingerprint, seed=seed),
+        cost=cost,
+    )
+
+
+def _card(task: Task) -> TaskCard:
+    told = task.summary()
+    return TaskCard(**{field.name: told[field.name] for field in fields(TaskCard)} | {"spans": tuple(told["spans"])})
+
+
+def _correct(model: Model, task: Task) -> Float[Tensor, " example"]:
+    return task.metric(model.run(task.clean, logits=task.keep).logits, "accuracy").float()
+
+
+def _positions(model: Model, task: Task, seed: int):
+    """The stream at every layer, at each position of aligned prompts, else at each span and the last position."""
+    sites = [f"layers.{layer}.resid_pre" for layer in range(model.n_layers)]
+    if len(set(task.clean.lengths)) == 1:
+        return activation_patching(model, task, sites, at="each", seed=seed)
+    usable = [name for name in task.spans if len({int(b - a) for a, b in task.row_spans(name).tolist()}) == 1]
+    if not usable:
+        return activation_patching(model, task, sites, at=task.answer_position, seed=seed)
+    return activation_patching(model, task, sites, at=[*usable, "answer"], seed=seed)
+
+
+def _proposed(
+    model: Model, task: Task, restored: Tensor, destroyed: Tensor
+) -> tuple[tuple[str, ...], Float[Tensor, " removal"]]:
+    """The components that are left when, weakest first, all have gone that the behaviour does without."""
+    names = components(model)
+    half = len(task)
+    values = replacements(model, task)
+    ends = torch.tensor([[False] * len(names), [True] * len(names)])
+    full, none = evaluate_sets(model, task, ends, values=values).mean(1)
+    chosen, path = torch.ones(len(names), dtype=torch.bool), []
+    score = restored[:, :half].mean(1) + destroyed[:, :half].mean(1)
+    for index in track(score.argsort().tolist(), "choosing the set"):
+        without = chosen.clone()
+        without[index] = False
+        kept = (evaluate_sets(model, task, ~without.unsqueeze(0), values=values).mean() - none) / (full - none)
+        if kept >= ENOUGH:
+            chosen = without
+            path.append(float(kept))
+    return tuple(name for name, flag in zip(names, chosen.tolist(), strict=True) if flag), torch.tensor(path)
+
+
+def _prompts(task: Task, count: int = 12) -> tuple[Prompt, ...]:
+    """The first pairs exactly as the model reads them."""
+    corrupt = task.require_corrupt()
+    tokenizer = task.clean.tokenizer
+    shown = []
+    for example in range(min(count, len(task))):
+        row = int(task.right.rows[example, 0])
+        right, wrong = (
+            tuple(
+                tokenizer.decode(ids[mask].tolist())
+                for ids, mask in zip(side.ids[example], side.mask[example], strict=True)
+                if mask.any()
+            )
+            for side in (task.right, task.wrong)
+        )
+        shown.append(
+            Prompt(
+                clean=tuple(task.clean.strings[row]),
+                corrupt=tuple(corrupt.strings[row]),
+                right=right,
+                wrong=wrong,
+                group=task.groups[example],
+                bos=task.clean.bos,
+            )
+        )
+    return tuple(shown)

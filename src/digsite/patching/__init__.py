@@ -1,0 +1,11 @@
+"""Interventions on components: what writes the answer, what carries it, what breaks it."""
+
+from digsite.patching.activation import PatchingResult as PatchingResult
+from digsite.patching.activation import activation_patching as activation_patching
+from digsite.patching.components import components as components
+from digsite.patching.components import evaluate_sets as evaluate_sets
+from digsite.patching.components import replacements as replacements
+from digsite.patching.direct import DirectAttribution as DirectAttribution
+from digsite.patching.direct import direct_attribution as direct_attribution
+from digsite.patching.sets import AblationResult as AblationResult
+from digsite.patching.sets import ablation as ablation
