@@ -1,0 +1,164 @@
+"""Lines with bands over the layers: where the answer appears, against what it competes with.
+
+The answer is vermilion with round points, everything it is compared with is grey with square points; each line carries
+its name at its end, and its 95 % interval as a band.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float
+from matplotlib.axes import Axes as Plot
+
+from digsite._core.errors import BadInput, ShapeMismatch, explain
+from digsite.viz.axes import Axis, scale_for, ticks_along, write_ticks
+from digsite.viz.canvas import Canvas, drawing, title_lines
+from digsite.viz.figure import Figure
+from digsite.viz.labels import spread, widest
+from digsite.viz.numbers import digits_for, number, span
+from digsite.viz.theme import LIGHT
+
+HEIGHT = 150.0
+STEP, NARROWEST, WIDEST = 76.0, 240.0, 560.0  # pixels from layer to layer, and of the whole
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """One quantity over the layers.
+
+    Attributes:
+        name: What is written at its end.
+        values: One for each layer; NaN leaves a gap.
+        low: Lower ends of the 95 % intervals.
+        high: Upper ends of the 95 % intervals.
+        is_control: It is what the answer is compared with, and grey.
+    """
+
+    name: str
+    values: Float[np.ndarray, "layer"]
+    low: Float[np.ndarray, "layer"] | None = None
+    high: Float[np.ndarray, "layer"] | None = None
+    is_control: bool = False
+
+
+@drawing()
+def lines(
+    series: Sequence[Line],
+    *,
+    title: str,
+    along: Axis,
+    unit: str,
+    bounds: tuple[float, float] | None = None,
+    n: int | None = None,
+    caption: str = "",
+    code: str = "",
+) -> Figure:
+    """Shows how a quantity grows over the layers, with its interval and with what it competes against in grey.
+
+    Args:
+        series: The lines; those that are controls are drawn behind.
+        title: What the height means, with its unit.
+        along: The layers, from the embedding on.
+        unit: The unit of the values; `fraction` is written in percent.
+        bounds: The natural ends of the height, such as 0 and 1; from the data, with zero in it, where not given.
+        n: How many examples each value is the mean of.
+        caption: What to see in it.
+        code: The call that made the numbers.
+
+    Raises:
+        BadInput: There is no line.
+        ShapeMismatch: A line has not one value (and one interval) for each label.
+    """
+    _check(series, along)
+    drawn = np.concatenate([ends for line in series for ends in (line.values, line.low, line.high) if ends is not None])
+    height = scale_for([0.0, *drawn.tolist()], unit=unit, at_least=bounds)
+    last = max(1, len(along.labels) - 1)
+    width = min(WIDEST, max(NARROWEST, STEP * last))
+    ticks = ticks_along(along, width / last)
+    left = max(widest(height.labels) + 12, ticks.overhang + 2)
+    right = max(14 + widest([line.name for line in series]), ticks.overhang)
+    heading, top = title_lines(title, left + width)
+    foot = top + 4 + HEIGHT
+    canvas = Canvas(left + width + right + 2, foot + ticks.drop + (25 if ticks.name else 9))
+    canvas.title(heading, top)
+    plot = canvas.plot(left, top + 4, width, HEIGHT, x=(0, last), y=(height.low, height.high))
+    for step, label in zip(height.steps, height.labels, strict=True):
+        plot.axhline(step, color=LIGHT.line, linewidth=1.6 if step == 0 else 0.9, zorder=0, clip_on=False)
+        place = height.place(step, foot, -HEIGHT)
+        canvas.text(left - 10, place, label, colour=LIGHT.soft, across="right")
+    write_ticks(canvas, ticks, [left + width * at / last for at in range(len(along.labels))], foot + 5)
+    if ticks.name:
+        middle = left + width / 2
+        canvas.text(middle, foot + ticks.drop + 15, ticks.name, colour=LIGHT.soft, across="center")
+    digits = digits_for(height.high - height.low)
+    for line in sorted(series, key=lambda line: not line.is_control):
+        _draw_line(canvas, plot, line, [_hover(line, at, along, unit, digits, n) for at in range(len(along.labels))])
+    ends = [height.place(_last_value(line, height.low), foot, -HEIGHT) for line in series]
+    for line, place in zip(series, spread(ends, 15, top + 4, foot), strict=True):
+        colour = LIGHT.soft if line.is_control else LIGHT.ink
+        canvas.text(left + width + 12, place, line.name, colour=colour)
+    return Figure(title=title, caption=caption, data=_frame(series, along, n), code=code, canvas=canvas)
+
+
+def _check(series: Sequence[Line], along: Axis) -> None:
+    if not series:
+        raise BadInput(explain("A figure of lines needs at least one line", do="Give a list of `Line`"))
+    count = len(along.labels)
+    wrong = [
+        f"{what} of {line.name!r} has {len(given)}"
+        for line in series
+        for what, given in (("values", line.values), ("low", line.low), ("high", line.high))
+        if given is not None and len(given) != count
+    ]
+    if wrong:
+        asked = f"Every line needs {count} values, one for each {along.name}"
+        raise ShapeMismatch(explain(asked, found=", ".join(wrong), do="Give one value for each label"))
+
+
+def _draw_line(canvas: Canvas, plot: Plot, line: Line, hover: list[str]) -> None:
+    colour, order = (LIGHT.null, 2) if line.is_control else (LIGHT.positive, 4)
+    places = np.arange(len(line.values))
+    if line.low is not None and line.high is not None:
+        plot.fill_between(
+            places, line.low, line.high, color=colour, alpha=0.22, linewidth=0, zorder=order - 1, clip_on=False
+        )
+    plot.plot(places, line.values, color=colour, linewidth=2, zorder=order, clip_on=False)
+    shape = "s" if line.is_control else "o"
+    for place, value, text in zip(places, line.values, hover, strict=True):
+        if np.isfinite(value):
+            (point,) = plot.plot([place], [value], color=colour, zorder=order + 1, clip_on=False)
+            point.set(marker=shape, markersize=7, markeredgecolor=LIGHT.card, markeredgewidth=1.2)
+            canvas.mark(point, text)
+
+
+def _last_value(line: Line, otherwise: float) -> float:
+    finite = line.values[np.isfinite(line.values)]
+    return float(finite[-1]) if len(finite) else otherwise
+
+
+def _hover(line: Line, at: int, along: Axis, unit: str, digits: int, n: int | None) -> str:
+    text = f"{along.named[at]}: {line.name} {number(float(line.values[at]), digits, unit=unit)}"
+    if line.low is not None and line.high is not None:
+        text += f" (95 %: {span(float(line.low[at]), float(line.high[at]), digits, unit=unit)})"
+    return text + (f", n = {n:,}" if n is not None else "")
+
+
+def _frame(series: Sequence[Line], along: Axis, n: int | None) -> pl.DataFrame:
+    blank = np.full(len(along.labels), np.nan)
+    parts = [
+        pl.DataFrame(
+            {
+                "line": [line.name] * len(along.labels),
+                along.name: list(along.labels),
+                "value": line.values.astype(float),
+                "low": (blank if line.low is None else line.low).astype(float),
+                "high": (blank if line.high is None else line.high).astype(float),
+                "n": [n] * len(along.labels),
+            },
+            schema_overrides={"n": pl.Int64},
+        )
+        for line in series
+    ]
+    return pl.concat(parts).with_columns(pl.selectors.float().fill_nan(None))
