@@ -1,7 +1,7 @@
 """Results that hold every kind of field, shared by the tests of this folder."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import polars as pl
 from jaxtyping import Float, Int
@@ -55,6 +55,7 @@ class Large(Result):
     tables: dict[str, pl.DataFrame]
     part: Small
     parts: tuple[Result, ...]
+    summary: dict[str, Any]
     either: "Small | Large | None" = None
 
     @property

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import safetensors.torch
@@ -203,3 +203,16 @@ def test_a_field_of_a_type_that_cannot_be_saved_says_which_can(tmp_path):
     odd = Odd(provenance=provenance, cost=cost, scores=torch.ones(1, 1), things={"a"})
     with pytest.raises(BadInput, match=r"type set\[str\] cannot be saved\.\nPossible: None bool int"):
         odd.save(tmp_path / "run")
+
+
+@pytest.mark.parametrize("value", [(1, 2), float("nan"), {1: 2}, {"deep": [torch.ones(1)]}])
+def test_plain_data_that_would_come_back_changed_is_refused(tmp_path, value):
+    @dataclass(frozen=True, kw_only=True)
+    class Loose(Small):
+        SCHEMA: ClassVar[str] = "tests.loose/1"
+        summary: Any
+
+    provenance, cost = made()
+    loose = Loose(provenance=provenance, cost=cost, scores=torch.ones(1, 1), summary=value)
+    with pytest.raises(BadInput, match=r"summary.* cannot be saved: it should be plain JSON"):
+        loose.save(tmp_path / "run")

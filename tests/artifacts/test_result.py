@@ -1,6 +1,7 @@
 import io
 import subprocess
 import sys
+from importlib import import_module
 
 import polars as pl
 import pytest
@@ -10,6 +11,8 @@ from rich.console import Console
 
 from digsite._core.errors import Unsupported
 from digsite._core.figures import draws
+from digsite.artifacts import Result
+from digsite.artifacts.codec import _field_codecs, codec_for
 from digsite.artifacts.table import table_of
 
 
@@ -66,3 +69,14 @@ def test_results_need_no_figure_library():
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
         == "False"
     )
+
+
+def test_every_result_of_digsite_has_fields_that_can_be_saved():
+    rooms = [import_module(f"digsite.{name}") for name in ("lenses", "patching", "investigate")]
+    kinds = {
+        kind for room in rooms for kind in vars(room).values() if isinstance(kind, type) and issubclass(kind, Result)
+    }
+    assert len(kinds) >= 4
+    for kind in kinds:
+        codec_for(kind)
+        assert _field_codecs(kind) and kind.SCHEMA.startswith(kind.__module__.split(".")[1] + ".")

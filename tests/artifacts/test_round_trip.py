@@ -61,6 +61,11 @@ sites = st.sampled_from(list(SITES.values())).map(lambda kind: Site(kind.name, 3
 frames = st.lists(st.tuples(text, numbers, st.integers(-5, 5) | st.none()), max_size=3).map(
     lambda rows: pl.DataFrame(rows, schema={"t": pl.String, "x": pl.Float64, "n": pl.Int64}, orient="row")
 )
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
+    max_leaves=5,
+)
 smalls = tensors([torch.float32], rank=2).map(small)
 
 
@@ -94,6 +99,7 @@ def larges(draw: st.DrawFn) -> Large:
         tables=draw(st.dictionaries(st.sampled_from(["a/b", "a", "..", "b.parquet", "A%2Fb"]), frames, max_size=2)),
         part=draw(smalls),
         parts=tuple(draw(st.lists(smalls, max_size=2))),
+        summary=draw(st.dictionaries(keys, plain, max_size=3)),
         either=draw(smalls | st.none()),
     )
 

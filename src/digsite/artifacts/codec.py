@@ -8,6 +8,7 @@ The type of a field decides both ways, so nothing is guessed and nothing that a 
     T | None                              T or null
     a dataclass                           an object with a key for each field
     a result, or a choice of results      the same with its "schema", which decides the class
+    Any                                   plain JSON as it is: no tuples, no NaN, nothing that would come back changed
     Site                                  its address
     Tensor, Float[Tensor, "..."]          {"tensor": name}, in tensors.safetensors
     polars.DataFrame                      {"table": name}, in <name>.parquet
@@ -69,6 +70,8 @@ def codec_for(hint: Any) -> Codec:
         return _TableCodec()
     if hint is Site:
         return _SiteCodec()
+    if hint in (Any, object):
+        return _PlainCodec()
     if is_dataclass(hint):
         return _ResultCodec((hint,)) if hasattr(hint, "SCHEMA") else _FieldsCodec(hint)
     if hint in (bool, int, float, str, types.NoneType):
@@ -118,6 +121,24 @@ class _ScalarCodec(Codec):
         if type(plain) is self.kind or (self.kind is float and type(plain) is int):
             return float(plain) if self.kind is float else plain
         _cannot_read(plain, self.kind.__name__, where)
+
+
+@dataclass(frozen=True)
+class _PlainCodec(Codec):
+    def pack(self, value: Any, where: str, parts: Parts) -> Any:
+        match value:
+            case None | bool() | int() | str():
+                return value
+            case float() if math.isfinite(value):
+                return value
+            case list():
+                return [self.pack(item, f"{where}/{index}", parts) for index, item in enumerate(value)]
+            case dict() if all(isinstance(key, str) for key in value):
+                return {key: self.pack(item, _below(where, key), parts) for key, item in value.items()}
+        _cannot_write(value, "plain JSON, or a field with a type of its own", where)
+
+    def unpack(self, plain: Any, where: str, parts: Parts) -> Any:
+        return plain
 
 
 @dataclass(frozen=True)
