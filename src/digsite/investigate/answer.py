@@ -124,8 +124,8 @@ class Investigation(Result):
         said = (
             f"It does the task {does}. {_counted(a.components)} of {len(self.denoise.sites)} components carry it: "
             f"knocking out just those takes the {metric} from {a.clean.mean():.2f} to {a.knockout.mean():.2f} "
-            f"({a.left[0]:.0%} of the behaviour left), keeping just those keeps {a.kept[0]:.0%}. Of {draws} random sets "
-            f"of the same size {_none(draws - breaks)} breaks it as much and {_none(draws - keeps)} keeps as much."
+            f"({a.left[0]:.0%} of the behaviour left), keeping just those keeps {a.kept[0]:.0%}. "
+            f"Of {draws} random sets of the same size {_none(draws - breaks)} breaks it as much and {_none(draws - keeps)} keeps as much."
         )
         if not self.holds:
             said += " That is not beyond chance: the set did not beat its control."

@@ -21,10 +21,12 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from digsite._core.cost import count_forward
+from digsite.models.edits import apply
 from digsite.models.model import Model
 from digsite.models.plan import Plan
 from digsite.models.tokens import Tokens
-from digsite.models.visit import Key, Visit
+from digsite.models.visit import Key
+from digsite.sites import Site
 
 EditAt = Callable[[Tensor], Tensor]
 
@@ -91,7 +93,8 @@ class Resumable:
         start = column if self._cache is not None else 0
         start = min(start, self.tokens.ids.shape[1] - self.keep)
         rows = torch.arange(len(self.tokens)).repeat_interleave(repeats)
-        visit = _Once(key, edit, self.tokens, len(rows), self.model)
+        grid = Tokens(self.tokens.ids[rows], self.tokens.mask[rows])
+        visit = self.model.visit(grid, Plan(), [apply(Site(key[1], key[0]), edit)])
         kwargs = self.model.inputs(self.tokens, slice(start, None), rows)
         if start:
             cache = DynamicCache(config=self.model.hf.config)
@@ -125,22 +128,6 @@ class Resumable:
                     del module.__dict__["forward"]
                 else:
                     module.__dict__["forward"] = forward
-
-
-class _Once(Visit):
-    """A visit whose single edit is a function of the whole site."""
-
-    def __init__(self, key: Key, edit: EditAt, tokens: Tokens, batch: int, model: Model):
-        super().__init__({}, (), tokens, layer_of=model._layer_of, snapshots=model.snapshots)
-        self.edits = {key: []}
-        self.batch, self._edit = batch, edit
-
-    def __call__(self, key: Key, x: Tensor) -> Tensor:
-        self.fired.add(key)
-        return self._edit(x)
-
-    def heads(self, key: Key) -> None:
-        return None
 
 
 def _recorder(ends: list[Any], index: int) -> Any:

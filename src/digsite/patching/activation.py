@@ -58,7 +58,7 @@ class PatchingResult(Result):
         base: The metric of the run that receives.
         source: The metric of the run that gives.
         patched: The metric with each cell patched.
-        null: The effect of a change as large as the source's in a random direction, for each cell and the first examples.
+        null: The effect of an equally large change in a random direction, for each cell and the first examples.
     """
 
     SCHEMA: ClassVar[str] = "patching.activation/1"
