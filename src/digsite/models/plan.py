@@ -4,7 +4,8 @@ A plan names no Python object of the model, so it can be saved, compared, and ex
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from torch import Tensor
@@ -12,9 +13,24 @@ from torch import Tensor
 from digsite._core.errors import Unsupported, explain
 from digsite.models.edits import Edit
 from digsite.models.tokens import Positions
+from digsite.models.visit import Key, key_of
 from digsite.sites import Site
 
 Logits = Literal["all"] | int | None
+
+
+class Reads(tuple[Site, ...]):
+    """Concrete sites to record; what every pass needs to know of them is worked out once."""
+
+    @cached_property
+    def heads(self) -> Mapping[Key, frozenset[int] | None]:
+        """The heads that are wanted of each site; None for the whole site."""
+        found: dict[Key, frozenset[int] | None] = {}
+        for site in self:
+            key = key_of(site)
+            known = found.get(key, frozenset())
+            found[key] = known | {site.head} if isinstance(site.head, int) and known is not None else None
+        return found
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -33,7 +49,7 @@ class Plan:
         adapters: Whether adapters (LoRA) are on.
     """
 
-    reads: tuple[Site, ...] = ()
+    reads: Reads = field(default_factory=Reads)
     edits: tuple[Edit, ...] = ()
     stop: Site | None = None
     logits: Logits = "all"
@@ -42,6 +58,10 @@ class Plan:
     to: str | None = None
     dtype: str | None = None
     adapters: bool = True
+
+    def __post_init__(self):
+        if not isinstance(self.reads, Reads):
+            object.__setattr__(self, "reads", Reads(self.reads))
 
     def to_dict(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """The plan as JSON-ready data, and the tensors that it refers to by name.
@@ -113,7 +133,7 @@ class Plan:
             for edit in data["edits"]
         )
         return cls(
-            reads=tuple(Site.parse(site) for site in data["reads"]),
+            reads=Reads(Site.parse(site) for site in data["reads"]),
             edits=edits,
             stop=None if data["stop"] is None else Site.parse(data["stop"]),
             logits=data["logits"],

@@ -31,11 +31,23 @@ class Stage:
     """Notes that must have been taken earlier in the pass."""
 
 
+def gridded(visit: Visit, raw: Tensor) -> Tensor:
+    """A tensor as [row, position, ...]: some modules flatten the two, and learned positions may come once for all."""
+    if raw.ndim == 2:
+        return raw.unflatten(0, (visit.batch, -1))
+    return raw.expand(visit.batch, *raw.shape[1:]) if raw.shape[0] == 1 else raw
+
+
+def ungridded(x: Tensor, raw: Tensor) -> Tensor:
+    """Such a tensor as its module handed it out."""
+    return x.flatten(0, 1) if raw.ndim == 2 else x
+
+
 def note(key: Key) -> Act:
     """Keeps the tensor, after its edits, for a stage further on."""
 
     def act(visit: Visit, raw: Tensor) -> Tensor:
-        visit.scratch[key] = raw
+        visit.scratch[key] = gridded(visit, raw)
         return raw
 
     return act
@@ -45,13 +57,15 @@ def port(key: Key, heads: int | None = None) -> Act:
     """A tensor that crosses a boundary; with `heads`, its last axis as [head, d_head]."""
 
     def act(visit: Visit, raw: Tensor) -> Tensor:
-        seen = raw.unflatten(0, (visit.batch, -1)) if raw.ndim == 2 else raw  # opt and experts flatten positions
+        seen = gridded(visit, raw)
         if heads is not None:
             seen = seen.unflatten(-1, (heads, -1))
         kept = visit(key, seen)
-        if key in visit.snapshots and key in visit.reads:
-            return kept.reshape(raw.shape).clone()  # the model overwrites its own copy, not what was recorded
-        return raw if kept is seen and not visit.grad else kept.reshape(raw.shape)
+        snapshot = key in visit.snapshots and key in visit.reads
+        if kept is seen and not visit.grad and not snapshot:
+            return raw
+        out = ungridded(kept if heads is None else kept.flatten(-2), raw)
+        return out.clone() if snapshot else out  # the model overwrites its own copy, not what was recorded
 
     return act
 
@@ -60,7 +74,9 @@ def part(key: Key, layout: Layout, heads: Heads, which: int) -> Act:
     """One of q, k, v in a fused projection."""
 
     def act(visit: Visit, raw: Tensor) -> Tensor:
-        parts = layout.split(raw, heads)
+        if visit.split[0] is not raw:
+            visit.split = raw, layout.split(raw, heads)
+        parts = visit.split[1]
         kept = visit(key, parts[which])
         if kept is parts[which] and not visit.grad:
             return raw
@@ -86,12 +102,13 @@ def lowered(key: Key, value: Callable[[Visit, Tensor], Tensor], back: Callable[[
     """A site beside the stream: `value(visit, raw)` is it, `back(visit, raw, site)` what it contributes to the port."""
 
     def act(visit: Visit, raw: Tensor) -> Tensor:
-        old = value(visit, raw)
+        here = gridded(visit, raw)
+        old = value(visit, here)
         seen = old.view_as(old)
         new = visit(key, seen)
         if new is seen and not visit.grad:
             return raw
-        return (raw + (back(visit, raw, new) - back(visit, raw, old))).to(raw.dtype)
+        return ungridded(here + (back(visit, here, new) - back(visit, here, old)), raw).to(raw.dtype)
 
     return act
 

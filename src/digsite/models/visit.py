@@ -42,7 +42,7 @@ class Visit:
         self.reads = reads  # the heads of a site that are wanted; None for the whole site
         self.edits: dict[Key, list[Edit]] = {}
         for edit in edits:
-            self.edits.setdefault((_layer(edit.site), edit.site.name), []).append(edit)
+            self.edits.setdefault(key_of(edit.site), []).append(edit)
         self.tokens, self.batch = tokens, len(tokens)
         self.grad, self.keep, self.stop, self.snapshots = grad, keep, stop, snapshots
         self.layer_of = layer_of or {}  # attention modules by identity: their own layer_idx may be None or repeat
@@ -53,10 +53,12 @@ class Visit:
         self.scratch: dict[Key, Tensor] = {}
         self.fired: set[Key] = set()
         self.versions: list[tuple[Key, Tensor, int]] = []
+        self.wanted = frozenset((*reads, *self.edits) if stop is None else (*reads, *self.edits, stop))
+        self.split: tuple[Tensor | None, tuple[Tensor, ...]] = (None, ())  # the last fused projection, taken apart
 
     def wants(self, key: Key) -> bool:
         """Whether this pass reads, edits or ends at a site."""
-        return key in self.reads or key in self.edits or key == self.stop
+        return key in self.wanted
 
     def heads(self, key: Key) -> list[int] | None:
         """The only heads of a site that this pass is about, or None when it is about the whole site."""
@@ -97,23 +99,21 @@ class Visit:
 
     def _recorded(self, key: Key, x: Tensor) -> Tensor:
         heads = self.reads[key]
-        if heads is not None and self.grad:
+        if heads is None:
+            self.got[key] = x if self.keep is None else self.keep(key, x)
+            if self.keep is None and not self.grad:
+                self.versions.append((key, x, x._version))
+        elif self.grad:
             axis = head_axis(key[1])
             # A head's slice is off the path unless the model goes on with the slices themselves.
             parts = x.unbind(axis)
             x = torch.stack(parts, axis)
             for head in heads:
                 self.got_heads[key, head] = parts[head]
-        elif heads is not None:
+        else:
             for head in heads:
                 part = x.select(head_axis(key[1]), head)
                 self.got_heads[key, head] = part.clone() if self.keep is None else self.keep(key, part)
-        elif self.keep is not None:
-            self.got[key] = self.keep(key, x)
-        else:
-            self.got[key] = x
-            if not self.grad:
-                self.versions.append((key, x, x._version))
         self.left -= 1
         return x
 
@@ -184,8 +184,7 @@ class Visit:
 
     def finish(self) -> None:
         """Fire or fail, and nothing that was recorded may have been overwritten since."""
-        wanted = (*self.reads, *self.edits, *([self.stop] if self.stop is not None else []))
-        missed = [key for key in wanted if key not in self.fired]
+        missed = self.wanted - self.fired
         if missed:
             names = ", ".join(sorted({address(key) for key in missed}))
             raise SiteDidNotFire(
@@ -194,14 +193,17 @@ class Visit:
                     do="check `stop` and that this layer runs for these tokens",
                 )
             )
-        for key, x, version in self.versions:
-            if x._version != version:
-                raise ContractBroken(
-                    explain(
-                        f"The model overwrote {address(key)} in place after it was read",
-                        do="run model.verify(), which finds such sites and snapshots them",
-                    )
+        for key in self.overwritten():
+            raise ContractBroken(
+                explain(
+                    f"The model overwrote {address(key)} in place after it was read",
+                    do="run model.verify(), which finds such sites and snapshots them",
                 )
+            )
+
+    def overwritten(self) -> list[Key]:
+        """Sites whose tensor the model changed after it was recorded."""
+        return [key for key, x, version in self.versions if x._version != version]
 
 
 VISIT: ContextVar[Visit | None] = ContextVar("visit", default=None)
@@ -219,8 +221,9 @@ def address(key: Key) -> str:
     return key[1] if key[0] is None else f"layers.{key[0]}.{key[1]}"
 
 
-def _layer(site: Site) -> int | None:
-    return site.layer if isinstance(site.layer, int) else None
+def key_of(site: Site) -> Key:
+    """The key of a concrete site."""
+    return (site.layer if isinstance(site.layer, int) else None, site.name)
 
 
 def _open(at: Positions) -> bool:
