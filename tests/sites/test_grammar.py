@@ -84,7 +84,7 @@ def test_the_grammar_by_example(text, site):
         ),
         ("blocks.5.hook_embed", "embed is not inside a layer"),
         ("hook_resid_pre", r"no layer was named.\nDo: Write layers\.0\.resid_pre"),
-        ("blocks.5.mlp.hook_pre_linear", r"gated MLP\.\nDo: Write layers\.<layer>\.mlp\.gate or .*gated=True"),
+        ("blocks.5.mlp.hook_pre_linear", r"gated MLP than elsewhere\.\nDo: Write layers\.<layer>\.mlp\.gate or "),
     ],
 )
 def test_what_is_no_address_says_why(text, message):

@@ -42,8 +42,8 @@ NAMES = {
 @pytest.mark.parametrize("theirs", NAMES)
 def test_names_translate_both_ways(theirs):
     site = Site.parse(NAMES[theirs])
-    assert Site.parse(theirs) == from_transformer_lens(theirs) == site
-    assert to_transformer_lens(site) == theirs
+    assert Site.parse(theirs, gated=False) == from_transformer_lens(theirs, gated=False) == site
+    assert to_transformer_lens(site, gated=False) == theirs
 
 
 def test_the_names_cover_all_sites_but_two():
@@ -55,7 +55,20 @@ def test_in_a_gated_mlp_hook_pre_is_the_gate():
     assert from_transformer_lens("blocks.2.mlp.hook_pre_linear", gated=True) == Site("mlp.up", 2)
     assert to_transformer_lens(Site("mlp.gate", 2), gated=True) == "blocks.2.mlp.hook_pre"
     assert to_transformer_lens(Site("mlp.up", 2), gated=True) == "blocks.2.mlp.hook_pre_linear"
-    assert Site.parse("blocks.2.mlp.hook_pre", gated=True) != Site.parse("blocks.2.mlp.hook_pre", gated=False)
+
+
+def test_without_a_model_a_name_that_could_be_two_sites_is_refused():
+    for name in ("blocks.2.mlp.hook_pre", "blocks.2.mlp.hook_pre_linear"):
+        with pytest.raises(
+            NoSuchSite, match=r"another site in a gated MLP than elsewhere\.\nDo: Write .*mlp\.gate or "
+        ):
+            Site.parse(name)
+    for name in ("mlp.gate", "mlp.up"):
+        with pytest.raises(
+            NoSuchSite, match=rf"TransformerLens has no name for layers\.2\.{name}.*unless gated is said"
+        ):
+            to_transformer_lens(Site(name, 2))
+    assert Site.parse("blocks.2.mlp.hook_post") == Site("mlp.act", 2)
 
 
 @settings(deadline=None)

@@ -98,16 +98,17 @@ class Site:
                 raise NoSuchSite(explain(f"There is no {what} {number} in {self.name}", do="Count from 0"))
 
     @staticmethod
-    def parse(address: str, *, gated: bool = False) -> "Site":
+    def parse(address: str, *, gated: bool | None = None) -> "Site":
         """Read an address, in digsite's words or in TransformerLens'.
 
         Args:
             address: Such as `layers.5.attn.z[3]` or `blocks.5.attn.hook_z`.
-            gated: Whether the model's MLPs are gated. It matters for one name: TransformerLens calls the gate
-                `mlp.hook_pre` there, and elsewhere what digsite calls `mlp.up`.
+            gated: Whether the model's MLPs are gated, None where no model is known. It matters for one name:
+                TransformerLens calls the gate `mlp.hook_pre` there, and elsewhere what digsite calls `mlp.up`.
 
         Raises:
-            NoSuchSite: The address is not in the grammar, names no site, or asks for a head where there are none.
+            NoSuchSite: The address is not in the grammar, names no site, asks for a head where there are none, or is
+                a TransformerLens name that could be two sites.
         """
         return _parse(address, gated)
 
@@ -163,7 +164,7 @@ def _numbers(site: Site, asked: int | Range | None, count: int, what: str) -> li
 
 
 @lru_cache(maxsize=65536)
-def _parse(address: str, gated: bool) -> Site:  # noqa: FBT001 - a cache key
+def _parse(address: str, gated: bool | None) -> Site:  # noqa: FBT001 - a cache key
     match = _ADDRESS.fullmatch(address.strip())
     if match is None or match["name"].startswith(("layers.", "blocks.")):
         examples = "layers.5.attn.z[3], layers.*.resid_post, final.norm"
@@ -194,8 +195,8 @@ def _unknown(address: str, name: str, known: Mapping[str, object]) -> NoReturn:
 
 def _unknown_hook(address: str, name: str, hooks: Mapping[str, str]) -> NoReturn:
     if name in GATED.values():
-        asked = f"'{address}' is TransformerLens' name for a site of a gated MLP"
-        raise NoSuchSite(explain(asked, do="Write layers.<layer>.mlp.gate or layers.<layer>.mlp.up, or say gated=True"))
+        asked = f"'{address}' is another site in a gated MLP than elsewhere"
+        raise NoSuchSite(explain(asked, do="Write layers.<layer>.mlp.gate or layers.<layer>.mlp.up"))
     asked = f"'{address}' is not a TransformerLens name that digsite knows"
     raise NoSuchSite(explain(asked, possible=_relatives(name, hooks), near=name))
 

@@ -87,11 +87,14 @@ GATED: Mapping[str, str] = MappingProxyType({"mlp.gate": "mlp.hook_pre", "mlp.up
 """The hooks that TransformerLens names otherwise in a gated MLP: there `hook_pre` is the gate."""
 
 
-def transformer_lens_hooks(*, gated: bool) -> dict[str, str]:
+def transformer_lens_hooks(*, gated: bool | None) -> dict[str, str]:
     """Site names and the hooks that TransformerLens has for them; hooks of a layer lack their `blocks.<layer>.`.
 
     Args:
-        gated: Whether the model's MLPs are gated (SwiGLU, GeGLU).
+        gated: Whether the model's MLPs are gated (SwiGLU, GeGLU); None where no model is known, and then the hooks
+            whose meaning depends on it are left out.
     """
     plain = {name: kind.transformer_lens for name, kind in SITES.items() if kind.transformer_lens}
+    if gated is None:
+        return {name: hook for name, hook in plain.items() if name not in GATED}
     return {**plain, **GATED} if gated else plain
