@@ -1,6 +1,7 @@
-"""Questions that a model can be asked exactly: prompt pairs, answers, metrics, generators, corpora."""
+"""Questions in a measurable form: prompt pairs with known answers, generators of them, and text to take means over."""
 
 from digsite.tasks.agreement import subject_verb_agreement as subject_verb_agreement
+from digsite.tasks.answers import Answers as Answers
 from digsite.tasks.brackets import brackets as brackets
 from digsite.tasks.build import build as build
 from digsite.tasks.corpus import Corpus as Corpus
@@ -14,6 +15,7 @@ from digsite.tasks.greater_than import greater_than as greater_than
 from digsite.tasks.induction import induction as induction
 from digsite.tasks.ioi import ioi as ioi
 from digsite.tasks.is_a import is_a as is_a
+from digsite.tasks.metrics import METRICS as METRICS
 from digsite.tasks.modular import modular_arithmetic as modular_arithmetic
 from digsite.tasks.pronoun import gendered_pronoun as gendered_pronoun
 from digsite.tasks.successor import successor as successor
