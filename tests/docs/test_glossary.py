@@ -1,13 +1,10 @@
 """The glossary and the code say the same."""
 
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from digsite.models.edits import HOW
-from digsite.patching.activation import Direction
-from digsite.patching.components import How
 from digsite.sites import SITES, SiteKind
 from digsite.sites.table import GATED
 from digsite.tasks.metrics import METRICS
@@ -54,6 +51,17 @@ def test_each_word_has_one_line_and_no_cell_is_empty(heading):
 
 def test_every_word_that_a_method_takes_or_gives_is_explained():
     explained = {row[0] for row in rows("Words of an experiment")}
-    assert explained >= {*EDITS, *HOW, *get_args(Direction), *get_args(How)}
-    assert explained >= {"clean", "steer", "edit", "knockout", "keep", "direct attribution", "logit lens", "null"}
+    assert explained >= {*EDITS, *HOW, "corrupt", "denoise", "noise"}
+    assert explained >= {
+        "clean",
+        "steer",
+        "effect",
+        "share",
+        "edit",
+        "knockout",
+        "keep",
+        "direct attribution",
+        "logit lens",
+        "null",
+    }
     assert not explained & {row[0] for row in rows("Metrics")}
