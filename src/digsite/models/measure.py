@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from digsite.sites import SITES, Site
 BATCH = 64
 
 
+@runtime_checkable
 class TokenSource(Protocol):
     """Anything that yields token rows: `Tokens`, a `Corpus`."""
 

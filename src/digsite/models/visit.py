@@ -7,13 +7,15 @@ is computed beside the stream (`lowered`) is added back by difference, which is 
 
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from digsite._core.errors import ContractBroken, SiteDidNotFire, explain
+from digsite.models.cells import select
 from digsite.models.edits import Edit, changed
-from digsite.models.tokens import Positions, Tokens
+from digsite.models.tokens import Tokens
 from digsite.sites import SITES, Site
 
 Key = tuple[int | None, str]
@@ -132,55 +134,14 @@ class Visit:
             return changed(edit, x)
         heads_first = "dst" in SITES[edit.site.name].axes and edit.site.head is None
         y = x.movedim(2, 1) if heads_first else x
-        rows, columns, grid = self._cells(edit, y.shape[1], y.device)
-        if not rows.numel():
+        cells = select(self.tokens, edit.at, edit.rows, past=self.past, width=y.shape[1])
+        if not cells.rows.numel():
             return x
-        part = y[rows, columns]
-        if grid is not None:
-            part = part.unflatten(0, grid)
-        at_one = grid is not None and isinstance(edit.at, int | torch.Tensor) and torch.as_tensor(edit.at).ndim < 2
-        if at_one and grid is not None and grid[1] == 1:
-            part = part.squeeze(1)
-        new = changed(self._value_at(edit, y, rows, columns, grid), part)
-        y = y.clone()
-        y[rows, columns] = new.reshape(len(rows), *y.shape[2:])
+        whole = isinstance(edit.value, Tensor) and edit.op != "swap" and edit.value.shape[:2] == y.shape[:2]
+        if whole and edit.value.ndim == y.ndim:  # pyright: ignore[reportAttributeAccessIssue,reportOptionalMemberAccess]
+            edit = replace(edit, value=cells.take(edit.value))  # pyright: ignore[reportArgumentType]
+        y = cells.put(y, changed(edit, cells.take(y)))
         return y.movedim(1, 2) if heads_first else y
-
-    def _cells(self, edit: Edit, width: int, device: torch.device):
-        """Rows and columns of this pass that an edit concerns; `grid` is their shape when rows have equally many."""
-        places = self.tokens.places(edit.at)
-        rows, columns = places.rows, places.columns
-        if _open(edit.at):  # positions generated later belong to it too
-            prompt = self.tokens.ids.shape[1]
-            later = torch.arange(max(prompt, self.past), self.past + width)
-            rows = torch.cat((rows, torch.arange(self.batch).repeat_interleave(len(later))))
-            columns = torch.cat((columns, later.repeat(self.batch)))
-        inside = (columns >= self.past) & (columns < self.past + width)
-        if edit.rows is not None:
-            inside &= torch.isin(rows, torch.tensor(edit.rows))
-        rows, columns = rows[inside], columns[inside] - self.past
-        counts = torch.bincount(rows, minlength=self.batch)
-        counts = counts[counts > 0]
-        even = len(counts) > 0 and bool((counts == counts[0]).all())
-        if even:
-            order = rows * width + columns if _open(edit.at) else None
-            if order is not None:
-                index = order.argsort()
-                rows, columns = rows[index], columns[index]
-        grid = (len(counts), int(counts[0])) if even else None
-        return rows.to(device), columns.to(device), grid
-
-    def _value_at(self, edit: Edit, y: Tensor, rows: Tensor, columns: Tensor, grid: tuple[int, int] | None) -> Edit:
-        """Takes the selected cells out of a value that covers the whole site."""
-        value = edit.value
-        if not isinstance(value, Tensor) or edit.op in ("swap", "apply") or value.ndim != y.ndim:
-            return edit
-        if value.shape[:2] != y.shape[:2] or (grid is not None and value.shape[:2] == grid):
-            return edit
-        picked = value.to(y.device)[rows, columns]
-        return Edit(
-            site=edit.site, op=edit.op, value=picked if grid is None else picked.unflatten(0, grid), limit=edit.limit
-        )
 
     def finish(self) -> None:
         """Fire or fail, and nothing that was recorded may have been overwritten since."""
@@ -224,7 +185,3 @@ def address(key: Key) -> str:
 def key_of(site: Site) -> Key:
     """The key of a concrete site."""
     return (site.layer if isinstance(site.layer, int) else None, site.name)
-
-
-def _open(at: Positions) -> bool:
-    return at is None or (isinstance(at, slice) and at.stop is None and at.step in (None, 1))

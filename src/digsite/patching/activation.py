@@ -13,7 +13,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import polars as pl
 import torch
@@ -29,7 +29,6 @@ from digsite.models import Model, Resumable, Run, Tokens, made_by
 from digsite.sites import SITES, Site
 from digsite.tasks import Task
 
-Direction = Literal["denoise", "noise"]
 ROWS = 512
 """Rows in one batched pass."""
 NULL_EXAMPLES = 32
@@ -114,7 +113,7 @@ def activation_patching(
     task: Task,
     sites: str | Sequence[str],
     *,
-    direction: Direction = "denoise",
+    direction: str = "denoise",
     at: str | int | Sequence[str] | None = None,
     metric: str | None = None,
     batch_rows: int = ROWS,

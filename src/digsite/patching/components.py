@@ -10,7 +10,7 @@ question about sets (knock out, keep, random sets) is one computation, `evaluate
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,7 +23,7 @@ from digsite.models.edits import ablate, apply
 from digsite.sites import Site
 from digsite.tasks import Task
 
-How = Literal["corrupt", "mean", "zero", "resample"]
+HOW = ("corrupt", "mean", "zero", "resample")
 Replacements = dict[str, tuple[Tensor, Any]]
 """Site -> (what replaces it, the columns of `components(model)` that it holds)."""
 ROWS = 512
@@ -67,7 +67,7 @@ def evaluate_sets(
     task: Task,
     replaced: Bool[Tensor, "set component"],
     *,
-    how: How = "corrupt",
+    how: str = "corrupt",
     over: Any = None,
     metric: str | None = None,
     batch_rows: int = ROWS,
@@ -117,10 +117,10 @@ def evaluate_sets(
     return torch.stack(scores).float()
 
 
-def replacements(model: Model, task: Task, *, how: How = "corrupt", over: Any = None, seed: int = 0) -> Replacements:
+def replacements(model: Model, task: Task, *, how: str = "corrupt", over: Any = None, seed: int = 0) -> Replacements:
     """What takes the place of every component of a model on the rows of a task (see `evaluate_sets`)."""
-    if how not in get_args(How):
-        raise BadInput(explain(f"how={how!r} is not a replacement", possible=get_args(How), near=how))
+    if how not in HOW:
+        raise BadInput(explain(f"how={how!r} is not a replacement", possible=HOW, near=how))
     names = components(model)
     sites: dict[str, Any] = {}
     for i, name in enumerate(names):

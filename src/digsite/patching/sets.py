@@ -19,7 +19,7 @@ from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import bootstrap_interval
 from digsite.artifacts import Result
 from digsite.models import Model, made_by
-from digsite.patching.components import How, checked, components, evaluate_sets
+from digsite.patching.components import checked, components, evaluate_sets
 from digsite.tasks import Task
 
 
@@ -114,7 +114,7 @@ def ablation(
     task: Task,
     names: tuple[str, ...] | list[str],
     *,
-    how: How = "corrupt",
+    how: str = "corrupt",
     over: Any = None,
     metric: str | None = None,
     random_sets: int = 200,

@@ -1,0 +1,44 @@
+# Two commands are the whole set-up: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check fix bench docs clean
+
+# How does the built-in model know who receives the gift? The report is demo/report.html.
+demo: $(STAMP)
+	$(BIN)/digsite investigate --model digsite/tinyworld --task ioi --out demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n auto --dist worksteal
+
+check: $(STAMP)
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+fix: $(STAMP)
+	$(BIN)/ruff check --fix src tests benchmarks examples
+	$(BIN)/ruff format src tests benchmarks examples
+
+# Ours only; benchmarks/README.md says how to install the peers.
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.speed access --no-peers
+	$(BIN)/python -m benchmarks.speed memory --no-peers
+	$(BIN)/python -m benchmarks.speed patching --no-peers
+
+# The documentation is the Markdown in docs/; its code blocks and tables are checked against the code.
+docs: $(STAMP)
+	$(BIN)/python -m pytest tests/docs
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'digsite needs Python 3.11 or newer: make PYTHON=python3.11 ...')"
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) demo
