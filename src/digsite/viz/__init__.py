@@ -6,6 +6,7 @@ from digsite.viz.estimate import Control as Control
 from digsite.viz.estimate import Estimate as Estimate
 from digsite.viz.figure import Figure as Figure
 from digsite.viz.heatmap import heatmap as heatmap
+from digsite.viz.investigation import investigation_report as investigation_report
 from digsite.viz.lines import Line as Line
 from digsite.viz.lines import lines as lines
 from digsite.viz.null_histogram import null_histogram as null_histogram

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from digsite.viz.canvas import Canvas
 from digsite.viz.labels import SIZE, text_width, widest
-from digsite.viz.numbers import number
+from digsite.viz.numbers import PERCENT, number
 from digsite.viz.theme import LIGHT
 
 LONGEST = 24
@@ -148,20 +148,20 @@ def scale_for(
 
     Args:
         values: What has to lie on it; those that are not finite are left out.
-        unit: `fraction` is written in percent.
+        unit: `fraction` and `share` are written in percent.
         count: About how many steps.
         at_least: The natural ends, such as 0 and 1; kept exactly unless a value lies beyond.
     """
     finite = [value for value in values if math.isfinite(value)]
     natural = () if at_least is None else at_least
     low, high = min((*finite, *natural), default=0.0), max((*finite, *natural), default=1.0)
-    if not high > low:
+    if high - low <= max(1e-12, 1e-9 * max(abs(low), abs(high))):
         low, high = low - 0.5, high + 0.5
     steps = [float(step) for step in MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
     if (low, high) != at_least:
         low, high = min(low, steps[0]), max(high, steps[-1])
     slack = 1e-9 * (high - low)
     steps = [0.0 if abs(step) < slack else step for step in steps if low - slack <= step <= high + slack]
-    fewest = 2 if unit == "fraction" else 0
+    fewest = 2 if unit in PERCENT else 0
     digits = next(digits for digits in range(fewest, 16) if all(abs(round(s, digits) - s) <= slack for s in steps))
     return Scale(low, high, tuple(steps), tuple(number(step, digits, unit=unit) for step in steps))

@@ -25,13 +25,13 @@ PLOT_WIDTH, ROW = 300.0, 22.0
 
 @drawing()
 def bars(
-    values: Float[np.ndarray, "example"],
+    values: Float[np.ndarray, " component"],
     *,
     names: Sequence[str],
     title: str,
     unit: str,
-    low: Float[np.ndarray, "example"] | None = None,
-    high: Float[np.ndarray, "example"] | None = None,
+    low: Float[np.ndarray, " component"] | None = None,
+    high: Float[np.ndarray, " component"] | None = None,
     n: int | None = None,
     null: Control | None = None,
     keep: int = 14,
@@ -44,7 +44,7 @@ def bars(
         values: One number for each part.
         names: What each part is called (a site).
         title: What the length means, with its unit.
-        unit: The unit of the values; `fraction` is written in percent.
+        unit: The unit of the values; `fraction` and `share` are written in percent.
         low: Lower ends of the 95 % intervals.
         high: Upper ends of the 95 % intervals.
         n: How many examples each value is the mean of.

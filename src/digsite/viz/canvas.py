@@ -48,6 +48,9 @@ def drawing() -> Iterator[None]:
         yield
 
 
+Pixels = float | int
+"""A length or place on the sheet."""
+
 PAD = 10
 """Air around what is drawn, in pixels; a page, which has its own, crops it."""
 
@@ -62,7 +65,7 @@ class Canvas:
         dark: The colour in the dark theme for each text that lies on a coloured ground.
     """
 
-    def __init__(self, width: float, height: float):
+    def __init__(self, width: Pixels, height: Pixels):
         self.width = math.ceil(width)
         self.height = math.ceil(height)
         self._sheet = (self.width + 2 * PAD, self.height + 2 * PAD)
@@ -73,13 +76,13 @@ class Canvas:
 
     def plot(
         self,
-        left: float,
-        top: float,
-        width: float,
-        height: float,
+        left: Pixels,
+        top: Pixels,
+        width: Pixels,
+        height: Pixels,
         *,
-        x: tuple[float, float] | None = None,
-        y: tuple[float, float] | None = None,
+        x: tuple[Pixels, Pixels] | None = None,
+        y: tuple[Pixels, Pixels] | None = None,
     ) -> Axes:
         """Bare axes at this place; without ranges they count pixels, downwards, like the sheet."""
         foot = 1 - (PAD + top + height) / self._sheet[1]
@@ -97,15 +100,15 @@ class Canvas:
 
     def text(
         self,
-        x: float,
-        y: float,
+        x: Pixels,
+        y: Pixels,
         text: str,
         *,
         colour: str = LIGHT.ink,
-        size: float = SIZE,
+        size: Pixels = SIZE,
         across: Literal["left", "center", "right"] = "left",
         along: Literal["center", "baseline", "top"] = "center",
-        angle: float = 0,
+        angle: Pixels = 0,
         mono: bool = False,
         bold: bool = False,
     ) -> Artist:
@@ -124,7 +127,7 @@ class Canvas:
             weight="bold" if bold else "normal",
         )
 
-    def title(self, lines: list[str], height: float) -> None:
+    def title(self, lines: list[str], height: Pixels) -> None:
         """Write the title's lines at the top left; a page, which has room for longer lines, writes it itself."""
         self.title_height = height
         for number, line in enumerate(lines):
@@ -146,7 +149,7 @@ class Canvas:
 TITLE_SIZE = 12.5
 
 
-def title_lines(title: str, width: float) -> tuple[list[str], float]:
+def title_lines(title: str, width: Pixels) -> tuple[list[str], float]:
     """The title broken to this width, and the height it takes with the air below it."""
     lines = wrap(title, width, TITLE_SIZE)
     return lines, 16.0 * len(lines) + 12 if lines else 0.0
@@ -170,10 +173,10 @@ class Look:
     edge: str = "none"
     edge_width: float = 0.0
     hatch: str | None = None
-    rounding: float = 0.0
+    rounding: Pixels = 0.0
 
 
-def tile(axes: Axes, place: tuple[float, float, float, float], look: Look) -> Artist:
+def tile(axes: Axes, place: tuple[Pixels, Pixels, Pixels, Pixels], look: Look) -> Artist:
     """A rectangle.
 
     Args:

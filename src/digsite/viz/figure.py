@@ -63,7 +63,7 @@ class Figure:
             case ".svg":
                 content = self.svg()
             case ".png":
-                content = self.png(scale=3)
+                content = self.png(scale=3.0)
             case ".pdf":
                 content = self._pdf()
             case other:

@@ -91,7 +91,7 @@ def heatmap(
         title: What the colour means, with its unit.
         rows: The layers.
         columns: The heads, positions or tokens.
-        unit: The unit of the values; `fraction` is written in percent.
+        unit: The unit of the values; `fraction` and `share` are written in percent.
         low: Lower ends of the 95 % intervals.
         high: Upper ends of the 95 % intervals.
         n: How many examples each value is the mean of.
@@ -116,9 +116,10 @@ def heatmap(
     frame = _frame(values, rows, columns, names, low, high, n)
     if names is None:
         names = [[f"{row}, {column}" for column in _full_names(columns)] for row in _full_names(rows)]
-    heading, top = title_lines(title, GRID_WIDTH)
-    shown = _lay_out(values, outlined, names, unit, limit, top, rows, columns)
+    shown = _lay_out(values, outlined, names, unit, limit, rows, columns)
     key = _key(shown, outline_name, null)
+    heading, top = title_lines(title, shown.key_left + key.width)
+    shown = replace(shown, top=shown.top + top)
     grid_foot = shown.top + shown.height + shown.ticks.drop
     canvas = Canvas(shown.key_left + key.width, max(grid_foot, shown.top + key.height) + 4)
     canvas.title(heading, top)
@@ -198,7 +199,6 @@ def _lay_out(
     names: Sequence[Sequence[str]],
     unit: str,
     limit: float,
-    top: float,
     rows: Axis,
     columns: Axis,
 ) -> _Map:
@@ -208,9 +208,9 @@ def _lay_out(
     ticks = ticks_along(columns, cell_width)
     labels = rows.named if height <= 12 else rows.short
     words = widest([*labels, rows.name, ticks.name], mono=rows.tokens)
-    left = math.ceil(max(words + 10, ticks.overhang - cell_width / 2 + 2))
+    left = float(math.ceil(max(words + 10, ticks.overhang - cell_width / 2 + 2)))
     room_for_name = 16.0 if labels != rows.named else 0.0
-    return _Map(values, outlined, names, unit, limit, left, top + room_for_name, cell_width, cell_height, ticks)
+    return _Map(values, outlined, names, unit, limit, left, room_for_name, cell_width, cell_height, ticks)
 
 
 def _strength(value: float, limit: float) -> float:
@@ -237,11 +237,9 @@ def _draw_cells(canvas: Canvas, shown: _Map, hover: list[str]) -> None:
             colour = LIGHT.positive if value > 0 else LIGHT.negative
             alpha = _strength(value, shown.limit)
             look = Look(fill=colour, alpha=alpha, edge=LIGHT.line, edge_width=border, rounding=rounding)
+        canvas.mark(tile(plot, place, look), text)
         if is_outlined:
-            look = replace(look, edge=LIGHT.mark, edge_width=1.8)
-        cell = tile(plot, place, look)
-        cell.set_zorder(2 if is_outlined else 1)
-        canvas.mark(cell, text)
+            tile(plot, place, Look(edge=LIGHT.mark, edge_width=1.8, rounding=rounding)).set_zorder(2)
         if is_outlined and has_value and shown.has_numbers:
             _draw_number(canvas, plot, place, value, shown)
 

@@ -36,7 +36,7 @@ class Key:
     @property
     def width(self) -> float:
         """Pixels from the left of the scale to the end of the longest line."""
-        listed = (text_width(name, 10, mono=True) + text_width(value) + 12 for name, value in self.strongest)
+        listed = (text_width(name, 10.0, mono=True) + text_width(value) + 12 for name, value in self.strongest)
         return max(WIDTH, 26 + text_width(self.outline_name), *listed)
 
     @property
@@ -88,6 +88,6 @@ def draw_key(canvas: Canvas, key: Key, left: float, top: float) -> None:
             canvas.text(left + 24, below, name, colour=LIGHT.soft)
             below += LINE + 4
     for name, value in key.strongest:
-        canvas.text(left, below, name, colour=LIGHT.soft, size=10, mono=True)
+        canvas.text(left, below, name, colour=LIGHT.soft, size=10.0, mono=True)
         canvas.text(left + key.width, below, value, across="right")
         below += LINE + 1

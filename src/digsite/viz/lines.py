@@ -37,9 +37,9 @@ class Line:
     """
 
     name: str
-    values: Float[np.ndarray, "layer"]
-    low: Float[np.ndarray, "layer"] | None = None
-    high: Float[np.ndarray, "layer"] | None = None
+    values: Float[np.ndarray, " layer"]
+    low: Float[np.ndarray, " layer"] | None = None
+    high: Float[np.ndarray, " layer"] | None = None
     is_control: bool = False
 
 
@@ -61,7 +61,7 @@ def lines(
         series: The lines; those that are controls are drawn behind.
         title: What the height means, with its unit.
         along: The layers, from the embedding on.
-        unit: The unit of the values; `fraction` is written in percent.
+        unit: The unit of the values; `fraction` and `share` are written in percent.
         bounds: The natural ends of the height, such as 0 and 1; from the data, with zero in it, where not given.
         n: How many examples each value is the mean of.
         caption: What to see in it.
@@ -96,7 +96,7 @@ def lines(
     for line in sorted(series, key=lambda line: not line.is_control):
         _draw_line(canvas, plot, line, [_hover(line, at, along, unit, digits, n) for at in range(len(along.labels))])
     ends = [height.place(_last_value(line, height.low), foot, -HEIGHT) for line in series]
-    for line, place in zip(series, spread(ends, 15, top + 4, foot), strict=True):
+    for line, place in zip(series, spread(ends, 15.0, top + 4, foot), strict=True):
         colour = LIGHT.soft if line.is_control else LIGHT.ink
         canvas.text(left + width + 12, place, line.name, colour=colour)
     return Figure(title=title, caption=caption, data=_frame(series, along, n), code=code, canvas=canvas)

@@ -24,7 +24,7 @@ MARGIN, GAP = 16.0, 8.0
 
 @drawing()
 def null_histogram(
-    null: Float[np.ndarray, "example"],
+    null: Float[np.ndarray, " draw"],
     claim: Estimate,
     *,
     title: str,
@@ -42,7 +42,7 @@ def null_histogram(
         null: The control's values, one for each random set, direction or seed.
         claim: The claimed number with its interval.
         title: What is measured, with its unit.
-        unit: The unit of the values; `fraction` is written in percent.
+        unit: The unit of the values; `fraction` and `share` are written in percent.
         null_name: What the control is: `200 random sets`.
         references: Other values to compare with: `{"whole model": 4.1}`.
         bounds: The natural ends of the scale, such as 0 and 1; from the numbers where not given.

@@ -3,6 +3,8 @@
 import math
 
 NO_VALUE = "no value"
+PERCENT = ("fraction", "share")
+"""The units that are written in percent."""
 
 
 def digits_for(scale: float) -> int:
@@ -19,12 +21,13 @@ def number(value: float | None, digits: int | None = None, *, unit: str = "", si
     Args:
         value: The number; None, NaN and infinity are written as "no value".
         digits: Decimals; from the size of the number where not given.
-        unit: `fraction` is written in percent; any other unit is left to the axis or the sentence.
+        unit: `fraction` and `share` are written in percent; any other unit is left to the axis or the
+            sentence.
         signed: Write the plus too.
     """
     if value is None or not math.isfinite(value):
         return NO_VALUE
-    if unit == "fraction":
+    if unit in PERCENT:
         percent = 100 * value
         is_whole = abs(percent - round(percent)) < 1e-9 or 9.95 <= abs(percent) <= 99
         decimals = (0 if is_whole else 1) if digits is None else max(0, digits - 2)
@@ -41,7 +44,7 @@ def span(low: float | None, high: float | None, digits: int | None = None, *, un
     """An interval: `2.18 – 2.44`, `88 – 93 %`, and `−0.04 to 0.11` where a dash could be read as a sign."""
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return NO_VALUE
-    if digits is None and unit != "fraction":
+    if digits is None and unit not in PERCENT:
         digits = digits_for(max(abs(low), abs(high)))
     ends = [number(end, digits, unit=unit) for end in (low, high)]
     return f"{ends[0].removesuffix(' %')} {'to' if low < 0 else '–'} {ends[1]}"

@@ -60,7 +60,7 @@ class Report:
     cost: tuple[str, ...] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
 
-    def html(self) -> Markup:
+    def html(self) -> str:
         """The page."""
         numbers = itertools.count(1)
         sections = [
@@ -71,9 +71,9 @@ class Report:
             }
             for section in self.sections
         ]
-        return render("page.html", report=self, sections=sections)
+        return str(render("page.html", report=self, sections=sections))
 
-    def save(self, path: str | Path) -> Path:
+    def write(self, path: str | Path) -> Path:
         """Write the page as one HTML file, whole or not at all.
 
         Args:

@@ -8,7 +8,7 @@ import polars as pl
 from markupsafe import Markup
 
 from digsite.viz.html import render
-from digsite.viz.numbers import digits_for, number, span
+from digsite.viz.numbers import PERCENT, digits_for, number, span
 
 Status = Literal["good", "bad", "open", "plain"]
 
@@ -43,7 +43,7 @@ class Claim:
         high: Upper end of its 95 % interval.
         null: What the control gives.
         n: How many examples.
-        unit: The unit of effect, interval and null; `fraction` is written in percent.
+        unit: The unit of effect, interval and null; `fraction` and `share` are written in percent.
         status: Whether it stood against its control.
     """
 
@@ -66,7 +66,7 @@ def claims_table(claims: Sequence[Claim]) -> Markup:
     rows = [
         {
             "claim": claim.claim,
-            "unit": "" if claim.unit == "fraction" else claim.unit,
+            "unit": "" if claim.unit in PERCENT else claim.unit,
             "effect": number(claim.effect, _digits(claim), unit=claim.unit),
             "interval": span(claim.low, claim.high, _digits(claim), unit=claim.unit),
             "null": number(claim.null, _digits(claim), unit=claim.unit),
@@ -79,7 +79,7 @@ def claims_table(claims: Sequence[Claim]) -> Markup:
 
 
 def _digits(claim: Claim) -> int | None:
-    return None if claim.unit == "fraction" or claim.effect is None else digits_for(claim.effect)
+    return None if claim.unit in PERCENT or claim.effect is None else digits_for(claim.effect)
 
 
 def data_table(frame: pl.DataFrame, *, most: int = 256) -> Markup:
