@@ -50,10 +50,10 @@ def test_knockout_and_keep_are_complements(model):
     heads = [name for name in components(model) if name.startswith("layers.1")]
     rest = [name for name in components(model) if name not in heads]
     one, two = (ablation(model, task, names, random_sets=3) for names in (heads, rest))
-    torch.testing.assert_close(one.knockout, two.keep)
-    torch.testing.assert_close(one.keep, two.knockout)
+    torch.testing.assert_close(one.knockout, two.keep, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(one.keep, two.knockout, rtol=1e-4, atol=1e-4)
     whole = ablation(model, task, components(model), random_sets=0)
-    assert whole.kept[0] == pytest.approx(1) and whole.left[0] == pytest.approx(0, abs=1e-5)
+    assert whole.kept[0] == pytest.approx(1, abs=1e-4) and whole.left[0] == pytest.approx(0, abs=1e-4)
 
 
 def test_random_sets_have_as_many_heads_and_mlps():

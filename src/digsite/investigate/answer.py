@@ -56,7 +56,7 @@ class Prompt:
     right: tuple[str, ...]
     wrong: tuple[str, ...]
     group: str
-    bos: str
+    special: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

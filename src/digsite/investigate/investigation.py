@@ -164,7 +164,7 @@ def _prompts(task: Task, count: int = 12) -> tuple[Prompt, ...]:
                 right=right,
                 wrong=wrong,
                 group=task.groups[example],
-                bos=task.clean.bos,
+                special=tuple(tokenizer.all_special_tokens),
             )
         )
     return tuple(shown)

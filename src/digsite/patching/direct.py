@@ -138,6 +138,8 @@ def _recorded(model: Model) -> tuple[list[str], list[str]]:
             sites += [f"{layer}.attn.z", f"{layer}.attn.out"]
         elif model.anatomy.has((block.index, "attn.out")):
             names, sites = [*names, f"{layer}.attn.out"], [*sites, f"{layer}.attn.out"]
+        else:
+            names, sites = [*names, f"{layer}.mixer"], [*sites, f"{layer}.resid_pre", f"{layer}.resid_post"]
         if model.anatomy.has((block.index, "mlp.out")):
             names, sites = [*names, f"{layer}.mlp.out"], [*sites, f"{layer}.mlp.out"]
     return names, sites
@@ -165,7 +167,11 @@ def _written(model: Model, run: Run) -> dict[str, Float[Tensor, "example d_model
             written[f"{layer}.attn.bias"] = out - heads.sum(1)
         elif has_out:
             written[f"{layer}.attn.out"] = run[f"{layer}.attn.out"].float()
-        if anatomy.has((block.index, "mlp.out")):
+        has_mlp = anatomy.has((block.index, "mlp.out"))
+        if not has_out:  # a state-space or mixed block: what it adds besides its MLP
+            written[f"{layer}.mixer"] = run[f"{layer}.resid_post"].float() - run[f"{layer}.resid_pre"].float()
+            written[f"{layer}.mixer"] -= run[f"{layer}.mlp.out"].float() if has_mlp else 0
+        if has_mlp:
             written[f"{layer}.mlp.out"] = run[f"{layer}.mlp.out"].float()
     return written
 
