@@ -207,7 +207,9 @@ class _Stages:
 
     def build(self) -> None:
         a = self.a
-        self.at("embed", None, a.embed, "out")
+        enters, name = _find(self.hf, a.arch.embed_out) or a.embed, a.arch.embed_multiplier
+        times = float(getattr(self.hf.config.get_text_config(), name)) if name else 1.0
+        self.put("embed", None, enters, "out", partial(scaled, multiplier=times) if times != 1 else port)
         self.at("pos_embed", None, a.pos_embed, "out", why="positions are rotary or a bias, not an embedding")
         for block in a.blocks:
             self.stream_in(block)

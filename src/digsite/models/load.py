@@ -56,12 +56,15 @@ def load(
     if attention not in ("eager", "sdpa"):
         raise BadInput(explain(f"attention={attention!r} is not served", possible=["eager", "sdpa"], near=attention))
     if isinstance(name_or_path, torch.nn.Module):
+        _as_it_is(revision=revision, dtype=dtype, device=device, adapter=adapter, quantization=quantization)
         hf, name = _unwrapped(name_or_path), getattr(name_or_path, "name_or_path", "") or type(name_or_path).__name__
     else:
         name = str(name_or_path)
         source = str(builtin_path(name)) if name.startswith(BUILTIN) else name
         tokenizer = tokenizer if tokenizer is not None else _tokenizer(source, revision)
-        hf = _checkpoint(source, revision, dtype, device, attention, quantization)
+        hf = _checkpoint(source, revision, dtype, device, quantization)
+        _served(hf, attention)
+        hf.set_attn_implementation(attention)
     if adapter is not None:
         _add_adapter(hf, str(adapter))
     _finite(hf)
@@ -72,8 +75,9 @@ def load(
 
 
 def wrap(hf: Any, tokenizer: Any, *, name: str, revision: str | None, attention: str) -> Model:
-    """A `Model` around a Hugging Face model, without any check."""
-    arch, in_table = architecture(hf.config.get_text_config())
+    """A `Model` around a Hugging Face model, without any check of its numbers."""
+    _served(hf, attention)
+    arch, in_table = architecture(hf)
     anatomy = dissect(hf, arch, in_table=in_table, fused=attention == "sdpa")
     revision = getattr(hf.config, "_commit_hash", None) or revision
     return Model(hf, tokenizer, anatomy, name=name, revision=revision, attention=attention)
@@ -92,8 +96,40 @@ def builtin_path(name: str) -> Path:
     return there[name]
 
 
+def _as_it_is(**asked: Any) -> None:
+    """A live model is never changed by loading."""
+    given = [name for name, value in asked.items() if value is not None]
+    if given:
+        raise BadInput(
+            explain(
+                f"A live model is used as it is, so {', '.join(given)} cannot be given with it",
+                do="change the model yourself before it is loaded, or give load() the path that it came from",
+            )
+        )
+
+
+def _served(hf: Any, attention: str) -> None:
+    """Whether fused attention exists for a model."""
+    why = "" if getattr(hf, "_supports_sdpa", False) else "it has no fused attention in transformers"
+    if getattr(hf.config.get_text_config(), "attn_logit_softcapping", None):
+        why = "it soft-caps its scores, which fused attention cannot"
+    if attention == "sdpa" and why:
+        raise Unsupported(
+            explain(f'attention="sdpa" is not possible for {type(hf).__name__}', found=why, do='load with "eager"')
+        )
+
+
 def _unwrapped(hf: Any) -> Any:
     """The transformers model inside a peft model (its adapters stay in place)."""
+    config = getattr(hf, "active_peft_config", None)
+    if getattr(config, "is_prompt_learning", False):
+        raise Unsupported(
+            explain(
+                "A prompt-tuned peft model cannot be read at sites",
+                found=f"{type(config).__name__}, whose virtual tokens are not in the model",
+                possible="adapters that live in the model's layers, such as LoRA",
+            )
+        )
     base = hf.get_base_model() if hasattr(hf, "get_base_model") and hasattr(hf, "peft_config") else hf
     if getattr(base, "training", False):
         raise BadInput(
@@ -109,7 +145,7 @@ def _tokenizer(source: str, revision: str | None) -> Any:
         return None  # a model without a tokenizer still reads ids; asking it for strings says so
 
 
-def _checkpoint(source: str, revision: Any, dtype: Any, device: Any, attention: str, quantization: Any) -> Any:
+def _checkpoint(source: str, revision: Any, dtype: Any, device: Any, quantization: Any) -> Any:
     folder = Path(source)
     if folder.is_dir():
         _check_files(folder)
@@ -122,20 +158,17 @@ def _checkpoint(source: str, revision: Any, dtype: Any, device: Any, attention: 
         arguments["device_map"] = device
     try:
         config = AutoConfig.from_pretrained(source, revision=revision)
-        hf, info = AutoModelForCausalLM.from_pretrained(
-            source, config=config, attn_implementation=_implementation(config, attention), **arguments
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source, config=config, attn_implementation="eager", **arguments
         )
     except (OSError, ValueError, KeyError, SafetensorError, ImportError, RuntimeError) as error:
         raise _load_error(source, error) from error
+    hf, info = loaded
     _complete(source, info)
-    hf.requires_grad_(False).eval()
+    hf.requires_grad_(requires_grad=False).eval()
     if device is not None and "device_map" not in arguments:
         hf.to(device)
     return hf
-
-
-def _implementation(config: Any, attention: str) -> str:
-    return attention
 
 
 def _check_files(folder: Path) -> None:
@@ -220,7 +253,7 @@ def _add_adapter(hf: Any, adapter: str) -> None:
         raise LoadError(
             explain(f"The adapter {adapter} does not load onto {type(hf).__name__}", found=str(error)[:300])
         ) from error
-    hf.requires_grad_(False).eval()
+    hf.requires_grad_(requires_grad=False).eval()
 
 
 def _finite(hf: Any) -> None:

@@ -35,7 +35,7 @@ def gridded(visit: Visit, raw: Tensor) -> Tensor:
     """A tensor as [row, position, ...]: some modules flatten the two, and learned positions may come once for all."""
     if raw.ndim == 2:
         return raw.unflatten(0, (visit.batch, -1))
-    return raw.expand(visit.batch, *raw.shape[1:]) if raw.shape[0] == 1 else raw
+    return raw.expand(visit.batch, *raw.shape[1:]) if raw.shape[0] == 1 != visit.batch else raw
 
 
 def ungridded(x: Tensor, raw: Tensor) -> Tensor:

@@ -68,7 +68,19 @@ def _merge_groups(parts: tuple[Tensor, ...], heads: Heads) -> Tensor:
     return torch.cat((grouped, k.unsqueeze(-2), v.unsqueeze(-2)), -2).flatten(-3)
 
 
+def _split_quarters(x: Tensor, heads: Heads) -> tuple[Tensor, ...]:
+    # CodeGen was trained on four cores, each with its own share of the heads, and keeps their order: q, v, k.
+    q, v, k = x.unflatten(-1, (4, 3, heads.n_heads // 4, heads.d_head)).unbind(-3)
+    return q.flatten(-3, -2), k.flatten(-3, -2), v.flatten(-3, -2)
+
+
+def _merge_quarters(parts: tuple[Tensor, ...], heads: Heads) -> Tensor:
+    q, k, v = (part.unflatten(-2, (4, -1)) for part in parts)
+    return torch.stack((q, v, k), -3).flatten(-4)
+
+
 THIRDS = Layout("[q | k | v], each head × d_head", _split_thirds, _merge_thirds)
 PER_HEAD = Layout("[head, (q, k, v), d_head]", _split_per_head, _merge_per_head)
 CONCAT = Layout("[q heads | kv heads | kv heads]", _split_concat, _merge_concat)
+QUARTERS = Layout("[quarter, (q, v, k), its heads × d_head]", _split_quarters, _merge_quarters)
 GROUPS = Layout("[kv head, (its q heads, k, v), d_head]", _split_groups, _merge_groups)

@@ -11,6 +11,10 @@ class Arch:
 
     blocks: str = "model.layers"
     embed: str = "model.embed_tokens"
+    embed_out: str | None = None
+    """The module whose output enters the stream, where something follows the embedding (and is there)."""
+    embed_multiplier: str | None = None
+    """Name of the config field by which embeddings are multiplied on their way into the stream."""
     pos_embed: str | None = None
     """Learned positions; None where positions are rotary or a bias."""
     final_norm: str | None = "model.norm"

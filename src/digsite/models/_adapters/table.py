@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from digsite.models._adapters.layouts import CONCAT, GROUPS, PER_HEAD, THIRDS
+from digsite.models._adapters.layouts import CONCAT, GROUPS, PER_HEAD, QUARTERS, THIRDS
 from digsite.models._adapters.spec import Arch
 
 LLAMA = Arch()
@@ -21,6 +21,7 @@ OUTPUT_NORMS = replace(
     attn_out="post_attention_layernorm",
     mlp_out="post_feedforward_layernorm",
 )
+GRANITE = replace(LLAMA, multiplier="residual_multiplier", embed_multiplier="embedding_multiplier")
 SHARED_NORM = replace(LLAMA, norm2=None, parallel=True)
 GPT2 = Arch(
     blocks="transformer.h",
@@ -40,6 +41,7 @@ GPT2 = Arch(
 FUSED_BLOOM = Arch(
     blocks="transformer.h",
     embed="transformer.word_embeddings",
+    embed_out="transformer.word_embeddings_layernorm",
     final_norm="transformer.ln_f",
     attn="self_attention",
     qkv="query_key_value",
@@ -50,6 +52,7 @@ FUSED_BLOOM = Arch(
     down="mlp.dense_4h_to_h",
     tapped=True,
 )
+GATED_QUERY = "its query projection also carries an output gate"
 LATENT = "its queries, keys and values are compressed (multi-head latent attention)"
 MAMBA = Arch(
     blocks="backbone.layers",
@@ -104,6 +107,7 @@ def _opt(config: Any) -> Arch:
     return Arch(
         blocks="model.decoder.layers",
         embed="model.decoder.embed_tokens",
+        embed_out="model.decoder.project_in",
         pos_embed="model.decoder.embed_positions",
         final_norm="model.decoder.final_layer_norm" if config.do_layer_norm_before else None,
         norm1="self_attn_layer_norm" if config.do_layer_norm_before else None,
@@ -122,6 +126,10 @@ def _stablelm(config: Any) -> Arch:
     return SHARED_NORM if config.use_parallel_residual else LLAMA
 
 
+def _gpt_bigcode(config: Any) -> Arch:
+    return replace(GPT2, layout=CONCAT if config.multi_query else PER_HEAD)
+
+
 _NEO = replace(GPT2, qkv=None, layout=None, o="out_proj", tapped=True)
 
 ARCHITECTURES: dict[str, Arch | Callable[[Any], Arch]] = {
@@ -129,10 +137,33 @@ ARCHITECTURES: dict[str, Arch | Callable[[Any], Arch]] = {
         ["llama", "mistral", "ministral", "qwen2", "qwen3", "gemma", "smollm3", "olmo", "arcee", "seed_oss", "helium"],
         LLAMA,
     ),
-    **dict.fromkeys(["mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss", "olmoe"], LLAMA),
-    "granite": replace(LLAMA, multiplier="residual_multiplier"),
+    **dict.fromkeys(["cwm", "internlm3", "iquestcoder", "ministral3", "ernie4_5", "hunyuan_v1_dense"], LLAMA),
+    **dict.fromkeys(["mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss", "olmoe", "phimoe", "llama4_text"], LLAMA),
+    **dict.fromkeys(["granite", "granitemoe", "granitemoeshared"], GRANITE),
     **dict.fromkeys(["gemma2", "gemma3_text"], SANDWICH),
-    **dict.fromkeys(["olmo2", "olmo3"], OUTPUT_NORMS),
+    "vaultgemma": replace(LLAMA, norm2="pre_feedforward_layernorm"),
+    **dict.fromkeys(["olmo2", "olmo3", "flex_olmo", "exaone4"], OUTPUT_NORMS),
+    "glm": replace(LLAMA, gate=None, up=None, gate_up="mlp.gate_up_proj"),
+    "glm4": replace(
+        LLAMA,
+        attn_out="post_self_attn_layernorm",
+        gate=None,
+        up=None,
+        gate_up="mlp.gate_up_proj",
+        mlp_out="post_mlp_layernorm",
+    ),
+    **dict.fromkeys(["nemotron", "jais2"], replace(LLAMA, gate=None)),
+    "apertus": replace(LLAMA, norm1="attention_layernorm", norm2="feedforward_layernorm", gate=None),
+    "persimmon": replace(
+        LLAMA,
+        final_norm="model.final_layernorm",
+        qkv="query_key_value",
+        layout=PER_HEAD,
+        o="dense",
+        gate=None,
+        up="mlp.dense_h_to_4h",
+        down="mlp.dense_4h_to_h",
+    ),
     **dict.fromkeys(["cohere", "cohere2"], SHARED_NORM),
     "stablelm": _stablelm,
     "starcoder2": replace(LLAMA, gate=None, up="mlp.c_fc", down="mlp.c_proj"),
@@ -140,6 +171,17 @@ ARCHITECTURES: dict[str, Arch | Callable[[Any], Arch]] = {
     "phi3": replace(LLAMA, qkv="qkv_proj", layout=CONCAT, gate=None, up=None, gate_up="mlp.gate_up_proj"),
     "gpt2": _gpt2,
     "gptj": replace(_NEO, pos_embed=None, norm2=None, parallel=True, up="mlp.fc_in", down="mlp.fc_out"),
+    "codegen": replace(
+        _NEO,
+        pos_embed=None,
+        norm2=None,
+        parallel=True,
+        qkv="qkv_proj",
+        layout=QUARTERS,
+        up="mlp.fc_in",
+        down="mlp.fc_out",
+    ),
+    "gpt_bigcode": _gpt_bigcode,
     "gpt_neo": replace(_NEO, attn="attn.attention"),
     "gpt_neox": _gpt_neox,
     "bloom": replace(FUSED_BLOOM, mlp_out="mlp.dense_4h_to_h"),
@@ -163,9 +205,10 @@ ARCHITECTURES: dict[str, Arch | Callable[[Any], Arch]] = {
     ),
     "opt": _opt,
     **dict.fromkeys(["deepseek_v2", "deepseek_v3"], replace(LLAMA, q=None, k=None, v=None, heads_in=LATENT)),
-    "qwen3_next": replace(LLAMA, q=None, k=None, v=None, heads_in="its query projection also carries an output gate"),
+    **dict.fromkeys(["qwen3_next", "qwen3_5_text"], replace(LLAMA, q=None, k=None, v=None, heads_in=GATED_QUERY)),
     "falcon_h1": replace(
         LLAMA,
+        embed_multiplier="embedding_multiplier",
         final_norm="model.final_layernorm",
         attn=None,
         norm2="pre_ff_layernorm",
@@ -184,9 +227,13 @@ def known() -> list[str]:
     return sorted(ARCHITECTURES)
 
 
-def architecture(config: Any) -> tuple[Arch, bool]:
-    """The entry for a config, and whether the model type is in the table (else Llama's paths are tried)."""
-    entry = ARCHITECTURES.get(config.model_type)
-    if entry is None:
-        return LLAMA, False
-    return (entry(config) if callable(entry) else entry), True
+def architecture(hf: Any) -> tuple[Arch, bool]:
+    """The entry for a model, and whether its type is in the table (else Llama's paths are tried)."""
+    config = hf.config.get_text_config()
+    entry = ARCHITECTURES.get(config.model_type, LLAMA)
+    arch = entry(config) if callable(entry) else entry
+    if hasattr(getattr(hf, "model", None), "language_model"):  # the decoder of a model that also sees or hears
+        inner = {name: getattr(arch, name) for name in ("blocks", "embed", "embed_out", "pos_embed", "final_norm")}
+        paths = {name: path.replace("model.", "model.language_model.", 1) for name, path in inner.items() if path}
+        arch = replace(arch, **paths)
+    return arch, config.model_type in ARCHITECTURES
