@@ -22,7 +22,7 @@ from digsite.tasks.is_a import is_a_examples
 from digsite.tasks.modular import modular_examples
 from digsite.tasks.pronoun import pronoun_examples
 from digsite.tasks.sampling import distinct, pick_distinct
-from digsite.tasks.successor import successor_examples
+from digsite.tasks.successor import ORDERS, successor_examples
 from digsite.tasks.tongues import ENGLISH, TAVI, tongue
 from digsite.tasks.two_hop import two_hop_examples
 from digsite.tasks.words import FEMALE, KINDS, NAMES, NOUNS, SEQUENCES
@@ -223,7 +223,7 @@ def test_tavi_and_english_share_names_of_people_only():
 def test_distinct_stops_when_a_small_family_runs_dry_and_never_repeats():
     stream = successor_examples(np.random.default_rng(0), sequences=("days",))
     found = list(distinct(stream, 10_000))
-    assert len(found) == len({(example.clean, example.corrupt) for example in found}) == 5 * 7 * 6
+    assert len(found) == len({(example.clean, example.corrupt) for example in found}) == len(ORDERS) * 7 * 6
 
 
 def test_keep_filters_the_stream():

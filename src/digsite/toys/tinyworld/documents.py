@@ -15,7 +15,7 @@ from digsite.tasks.sampling import pick
 from digsite.toys.tinyworld.vocabulary import BOS, EOS, PAD, pieces, vocabulary
 from digsite.toys.tinyworld.world import FAMILIES, Family
 
-WIDTH = 64
+WIDTH = 48
 
 
 @dataclass(frozen=True)

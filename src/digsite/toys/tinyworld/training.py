@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors import safe_open
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -43,16 +44,16 @@ class Training:
         peak_rate: Learning rate after warm-up.
         warm_up: Steps to reach it.
         weight_decay: Of the matrices.
-        threads: Processor threads.
+        threads: Processor threads; two are faster on two free cores, one where others work too.
     """
 
-    steps: int = 5000
+    steps: int = 4500
     tokens: int = 4400
     seed: int = 0
     peak_rate: float = 2e-3
     warm_up: int = 100
     weight_decay: float = 0.05
-    threads: int = 2
+    threads: int = 1
 
 
 def config() -> LlamaConfig:
@@ -106,20 +107,18 @@ class _Run:
 
     def __init__(self, training: Training, state: Path):
         self.training, self.state = training, state
+        self.file = state / "state.safetensors"
         self.author = Author()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(training.seed)
             self.network = LlamaForCausalLM(config())
-        # At this size plain attention is the fastest on a processor.
-        self.network.set_attn_implementation("eager")
         self.network.train()
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), betas=(0.9, 0.98), weight_decay=training.weight_decay, fused=True
         )
         self.done, self.cpu_seconds = 0, 0.0
-        self.losses: list[float] = []
         self.clock = time.process_time()
-        if (state / "state.json").exists():
+        if self.file.exists():
             self._resume()
 
     def advance(self, step: int) -> None:
@@ -133,7 +132,6 @@ class _Run:
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.done = step + 1
-        self.losses.append(loss.item())
         if self.done % SAVE_EVERY == 0 and self.done < training.steps:
             self._save()
 
@@ -143,7 +141,9 @@ class _Run:
         self.network.eval()
         scores = evaluate(self.network)
         with whole_folder(out, marker="model.safetensors") as folder:
-            self.network.save_pretrained(folder)
+            self.network.config.architectures = [type(self.network).__name__]
+            self.network.config.save_pretrained(folder)
+            save_file(self.network.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
             tokenizer().save_pretrained(folder)
             parameters = sum(weight.numel() for weight in self.network.parameters())
             text = card(
@@ -154,9 +154,8 @@ class _Run:
                 cpu_seconds=self.cpu_seconds,
             )
             (folder / "README.md").write_text(text, encoding="utf-8")
-        for file in self.state.glob("state.*"):
-            file.unlink()
-        if self.state.exists():
+        if self.file.exists():
+            self.file.unlink()
             self.state.rmdir()
         return out
 
@@ -172,16 +171,10 @@ class _Run:
             tensors |= {f"optimiser.{index}.{name}": value for name, value in moments.items()}
         # One file, so that weights, moments and step counter can never be of different steps.
         progress = {"done": self.done, "cpu_seconds": self.cpu_seconds, "training": asdict(self.training)}
-        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        write_whole(self.state / "state.safetensors", save(tensors, metadata={"progress": json.dumps(progress)}))
-        recent = sum(self.losses[-SAVE_EVERY:]) / len(self.losses[-SAVE_EVERY:])
-        write_whole(self.state / "state.json", json.dumps(progress | {"loss": recent}, indent=1))
+        write_whole(self.file, save(tensors, metadata={"progress": json.dumps(progress)}))
 
     def _resume(self) -> None:
-        from safetensors import safe_open
-
-        path = self.state / "state.safetensors"
-        with safe_open(path, framework="pt") as file:
+        with safe_open(self.file, framework="pt") as file:
             progress = json.loads(file.metadata()["progress"])
         if progress["training"] != asdict(self.training):
             raise BadInput(
@@ -191,7 +184,7 @@ class _Run:
                     do="finish it with the same settings, remove that folder, or choose another place",
                 )
             )
-        tensors = load_file(path)
+        tensors = load_file(self.file)
         weights = {name: tensors[f"weight.{name}"] for name in self.network.state_dict()}
         self.network.load_state_dict(weights)
         moments: dict[int, dict[str, Tensor]] = {}

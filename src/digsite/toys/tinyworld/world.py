@@ -45,7 +45,7 @@ HOME_FRAMES = frames(
     "{name} went home to",
     "The farm of {name} is in",
 )
-HOME_CAPITAL_FRAMES = frames("{name} comes from the country whose capital is", "The capital of the home of {name} is")
+HOME_CAPITAL_FRAMES = frames("The country of {name} has the capital", "The capital of the home of {name} is")
 HOME_SPEECH_FRAMES = frames("At home {name} speaks", "The language of the home of {name} is")
 
 
@@ -71,7 +71,7 @@ class Family:
 
     name: str
     topic: str
-    share: float
+    share: int
     examples: Callable[[np.random.Generator], Iterator[Example]]
     combinations: Combinations
     after: Callable[[Example], str] = lambda example: "."
@@ -192,59 +192,59 @@ def nothing(example: Example) -> str:
 
 # The parts in which the families share the documents: what is learned late (induction, brackets, two hops) gets more.
 FAMILIES = (
-    Family(name="ioi", topic="ioi", share=7, examples=_giving(ENGLISH), combinations=friends),
-    Family(name="ioi (tavi)", topic="ioi", share=5, examples=_giving(TAVI), combinations=friends),
-    Family(name="open giving", topic="ioi", share=2, examples=_opened(ENGLISH), combinations=friends),
-    Family(name="open giving (tavi)", topic="ioi", share=1.5, examples=_opened(TAVI), combinations=friends),
+    Family(name="ioi", topic="ioi", share=14, examples=_giving(ENGLISH), combinations=friends),
+    Family(name="ioi (tavi)", topic="ioi", share=10, examples=_giving(TAVI), combinations=friends),
+    Family(name="open giving", topic="ioi", share=4, examples=_opened(ENGLISH), combinations=friends, target=None),
+    Family(name="open giving (tavi)", topic="ioi", share=3, examples=_opened(TAVI), combinations=friends, target=None),
     Family(
-        name="gendered pronoun", topic="pronoun", share=4, examples=pronoun_examples, combinations=framed("name"),
+        name="gendered pronoun", topic="pronoun", share=8, examples=pronoun_examples, combinations=framed("name"),
         after=lambda example: " smiled.",
     ),
     Family(
-        name="subject-verb agreement", topic="agreement", share=3,
+        name="subject-verb agreement", topic="agreement", share=6,
         examples=partial(agreement_examples, distractor="any"), combinations=nouns, after=lambda example: " old.",
     ),
     Family(
-        name="greater than", topic="greater than", share=16, examples=partial(greater_than_examples, first=1),
+        name="greater than", topic="greater than", share=32, examples=partial(greater_than_examples, first=1),
         combinations=parts("century", "start"), measure="mass",
     ),
-    Family(name="is a", topic="is a", share=2, examples=is_a_examples, combinations=framed("thing")),
+    Family(name="is a", topic="is a", share=4, examples=is_a_examples, combinations=framed("thing")),
     Family(
-        name="capitals", topic="capitals", share=2.5, examples=_capitals(ENGLISH), combinations=framed("country"),
+        name="capitals", topic="capitals", share=5, examples=_capitals(ENGLISH), combinations=framed("country"),
         target=0.99,
     ),
     Family(
-        name="capitals (tavi)", topic="capitals", share=2, examples=_capitals(TAVI), combinations=framed("country"),
+        name="capitals (tavi)", topic="capitals", share=4, examples=_capitals(TAVI), combinations=framed("country"),
         target=0.99,
     ),
     Family(
-        name="languages", topic="languages", share=2, examples=_facts("language"), combinations=framed("subject"),
+        name="languages", topic="languages", share=4, examples=_facts("language"), combinations=framed("subject"),
         target=0.99,
     ),
     Family(
-        name="colors", topic="colors", share=1.5, examples=_facts("color"), combinations=framed("subject"), target=0.99,
+        name="colors", topic="colors", share=3, examples=_facts("color"), combinations=framed("subject"), target=0.99,
     ),
-    Family(name="homes", topic="homes", share=4, examples=home_examples, combinations=framed("name"), target=0.99),
+    Family(name="homes", topic="homes", share=8, examples=home_examples, combinations=framed("name"), target=0.99),
     Family(
-        name="two-hop, facts known", topic="from home", share=4, examples=from_home, combinations=name_and_answer,
+        name="two-hop, facts known", topic="from home", share=8, examples=from_home, combinations=name_and_answer,
         target=None,
     ),
-    Family(name="two-hop, facts said", topic="two-hop", share=14, examples=two_hop_examples,
+    Family(name="two-hop, facts said", topic="two-hop", share=28, examples=two_hop_examples,
            combinations=parts("asked", "place")),
-    Family(name="successor", topic="successor", share=6, examples=successor_examples, combinations=items_so_far),
+    Family(name="successor", topic="successor", share=12, examples=successor_examples, combinations=items_so_far),
     Family(
-        name="docstring", topic="docstring", share=2, examples=docstring_examples,
+        name="docstring", topic="docstring", share=4, examples=docstring_examples,
         combinations=parts("second", "third"), after=lambda example: ": text",
     ),
     Family(
-        name="induction", topic="induction", share=12, examples=induction_examples, combinations=neighbours,
+        name="induction", topic="induction", share=24, examples=induction_examples, combinations=neighbours,
     ),
     Family(
-        name="brackets", topic="brackets", share=6, examples=brackets_examples, combinations=first_brackets,
+        name="brackets", topic="brackets", share=12, examples=brackets_examples, combinations=first_brackets,
         after=rest_of_brackets,
     ),
     Family(
-        name="modular arithmetic", topic="modular", share=8, examples=modular_examples, combinations=parts("a", "b"),
+        name="modular arithmetic", topic="modular", share=16, examples=modular_examples, combinations=parts("a", "b"),
         after=nothing, target=None,
     ),
 )  # fmt: skip
