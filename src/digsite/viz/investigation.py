@@ -68,7 +68,8 @@ def _prompts(result: Investigation) -> Section:
     dropped = "; ".join(f"{count:,} × {reason}" for reason, count in result.task.dropped.items())
     caption = (
         f"Clean above, corrupt below; the tokens that differ are underlined, the answer position is ringed. "
-        f"{len(pairs)} of {result.task.examples} pairs; the arrow keys walk through them. {_sentence(result.task.description)}"
+        f"{len(pairs)} of {result.task.examples} pairs; the arrow keys walk through them. "
+        f"{_sentence(result.task.description)}"
     )
     if dropped:
         caption += f" Not used: {dropped}."
@@ -129,8 +130,8 @@ def _patching(result: Investigation) -> Section:
         body=(
             result.denoise.figure(),
             result.noise.figure(),
-            "Left: what is enough, clean put into the corrupt run. Right: what is needed, corrupt put into the clean run. "
-            "The last column is the layer's MLP. Effects of cells do not add up.",
+            "First, what is enough: clean put into the corrupt run. Then, what is needed: corrupt put into the clean "
+            "run. The last column is the layer's MLP. Effects of cells do not add up.",
             result.positions.figure(),
             "The residual stream at the start of each layer, clean put into corrupt: where in the prompt the "
             "information is, layer by layer.",
@@ -152,7 +153,7 @@ def _set(result: Investigation, a: AblationResult) -> Section:
             "The set: " + ", ".join(f"`{name}`" for name in a.components) + ".",
             knockout_figure(a),
             keep_figure(a),
-            f"Amber: the proposed set with its interval. Grey: {draws} random sets with as many heads and as many MLPs. "
+            f"Amber: the proposed set with its interval. Grey: {draws} random sets with as many heads and MLPs. "
             f"The set was chosen on {result.selection} examples; these numbers come from {len(a.clean)} others. A "
             f"component that is taken away gets the value it has on the corrupt prompt.",
         ),
@@ -177,8 +178,8 @@ def _claims(result: Investigation) -> Section:
         title="What each claim rests on",
         body=(
             claims_table(claims),
-            "The set against random sets of its size; each component, noised by itself, against an equally large change "
-            "in a random direction. Shares of the behaviour between clean and corrupt.",
+            "The set against random sets of its size; each component, noised by itself, against an equally large "
+            "change in a random direction. Shares of the behaviour between clean and corrupt.",
         ),
     )
 
