@@ -1,6 +1,7 @@
 """What the drawing tests share: small figures with invented numbers, and a look at what was drawn."""
 
 from functools import partial
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -17,11 +18,11 @@ def count(name: str, length: int) -> Axis:
     return Axis(name, tuple(str(index) for index in range(length)))
 
 
-def some_map(layers: int = 4, heads: int = 8, seed: int = 0, **changes) -> Figure:
+def some_map(layers: int = 4, heads: int = 8, seed: int = 0, **changes: Any) -> Figure:
     rng = np.random.default_rng(seed)
     values = rng.normal(0, 0.05, (layers, heads))
     values[-1, min(2, heads - 1)], values[0, 0] = 0.56, -0.4
-    told = {
+    told: dict[str, Any] = {
         "title": "Share of the logit difference that each head restores",
         "rows": count("layer", layers),
         "columns": count("head", heads),
@@ -57,8 +58,8 @@ def some_lines(layers: int = 4) -> Figure:
     )
 
 
-def some_histogram(**changes) -> Figure:
-    told = {
+def some_histogram(**changes: Any) -> Figure:
+    told: dict[str, Any] = {
         "null": np.random.default_rng(2).normal(3.7, 0.16, 200),
         "claim": Estimate("the six heads", 0.2, 0.05, 0.35),
         "title": "Logit difference left (logits)",
@@ -98,7 +99,7 @@ def texts(figure: Figure) -> list[str]:
     return [found.get_text() for found in figure.drawing.findobj(Text) if found.get_text()]
 
 
-def upright_boxes(figure: Figure) -> list[tuple[str, object]]:
+def upright_boxes(figure: Figure) -> list[tuple[str, Any]]:
     """Where every text that is not turned lies, in pixels."""
     with drawing():
         canvas = FigureCanvasAgg(figure.drawing)
@@ -132,7 +133,7 @@ def outside(figure: Figure) -> list[str]:
     ]
 
 
-def marks(figure: Figure) -> list[ElementTree.Element]:
+def marks(figure: Figure) -> list[Any]:
     """The marks of the figure as a page shows them."""
     root = ElementTree.fromstring(figure.svg(page=True))
     return [group for group in root.iter(f"{SVG}g") if group.get("class") == "mark"]

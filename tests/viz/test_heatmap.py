@@ -1,5 +1,7 @@
 """A map says where something is, how surely, and where there is nothing to say."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from drawn import count, marks, some_map, some_tokens, texts
@@ -17,7 +19,7 @@ def titles(figure):
     return said
 
 
-def cell(figure, name):
+def cell(figure, name) -> Any:
     """The drawn shape of the cell whose hover text begins with this name."""
     wanted = next(gid for gid, text in figure.canvas.marks.items() if text.startswith(f"{name}:"))
     return next(patch for axes in figure.drawing.axes for patch in axes.patches if patch.get_gid() == wanted)
@@ -105,7 +107,9 @@ def test_cells_too_small_for_a_number_are_listed_beside_the_map():
 
 def test_the_number_in_a_cell_can_be_read_in_both_themes():
     figure = some_map()
-    written = [text for axes in figure.drawing.axes for text in axes.texts if text.get_gid() in figure.canvas.dark]
+    written: list[Any] = [
+        text for axes in figure.drawing.axes for text in axes.texts if text.get_gid() in figure.canvas.dark
+    ]
     assert {text.get_text() for text in written} == {"+56 %", "−40 %"}
     for text in written:
         alpha = 1.0 if text.get_text() == "+56 %" else 0.4 / 0.56

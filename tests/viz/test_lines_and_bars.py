@@ -1,5 +1,7 @@
 """Lines, histograms and bars show the claim with its interval and the control in grey beside it."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from drawn import count, marks, some_bars, some_histogram, some_lines, texts
@@ -15,7 +17,7 @@ def said(figure):
     return list(figure.canvas.marks.values())
 
 
-def drawn(figure, text):
+def drawn(figure, text) -> list[Any]:
     """The artists of the marks whose hover text begins like this."""
     wanted = {gid for gid, hover in figure.canvas.marks.items() if hover.startswith(text)}
     return list(figure.drawing.findobj(lambda artist: artist.get_gid() in wanted))
@@ -35,7 +37,8 @@ def test_the_answer_is_vermilion_with_a_band_and_the_control_grey():
     answer, other = drawn(figure, "layer 2: Mary")[0], drawn(figure, "layer 2: John")[0]
     assert (answer.get_color(), answer.get_marker()) == (LIGHT.positive, "o")
     assert (other.get_color(), other.get_marker()) == (LIGHT.null, "s"), "the shape differs too"
-    (band,) = list(figure.drawing.findobj(PolyCollection))
+    bands: list[Any] = figure.drawing.findobj(PolyCollection)
+    (band,) = bands
     assert to_hex(band.get_facecolor()[0]) == LIGHT.positive
 
 

@@ -1,6 +1,7 @@
 """What stands on a page follows its theme, says every value, and keeps to itself."""
 
 import re
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -15,7 +16,7 @@ from digsite.viz.theme import LIGHT
 def test_every_mark_says_its_value_to_pointer_keyboard_and_screen_reader(kind):
     figure = KINDS[kind]()
     found = marks(figure)
-    assert sorted(mark.get("aria-label") for mark in found) == sorted(figure.canvas.marks.values())
+    assert sorted(mark.attrib["aria-label"] for mark in found) == sorted(figure.canvas.marks.values())
     for mark in found:
         assert mark[0].tag == f"{SVG}title" and mark[0].text == mark.get("aria-label")
         assert (mark.get("tabindex"), mark.get("role")) == ("0", "img")
@@ -39,7 +40,7 @@ def test_nothing_is_fetched(kind):
 
 def test_ids_are_the_figures_own_and_every_reference_is_answered():
     values = np.array([[0.5, np.nan]])
-    told = {"title": "t", "rows": count("layer", 1), "columns": count("head", 2), "unit": "logits"}
+    told: dict[str, Any] = {"title": "t", "rows": count("layer", 1), "columns": count("head", 2), "unit": "logits"}
     figure = heatmap(values, **told)
     texts = [figure.svg(page=True, prefix=prefix) for prefix in ("f1", "f2")]
     ids = [set(re.findall(r' id="([^"]+)"', text)) for text in texts]
@@ -67,7 +68,7 @@ def test_the_page_writes_the_title_and_the_view_leaves_it_out():
     root = ElementTree.fromstring(figure.svg(page=True))
     assert figure.title not in {word.text for word in root.iter(f"{SVG}text")}
     assert root.get("aria-label") == figure.title
-    _, top, _, height = (float(part) for part in root.get("viewBox").split())
+    _, top, _, height = (float(part) for part in root.attrib["viewBox"].split())
     assert top == 10 + figure.canvas.title_height and height == figure.canvas.height - figure.canvas.title_height
 
 

@@ -3,6 +3,7 @@
 import base64
 import re
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from drawn import some_bars, some_histogram, some_lines, some_map
@@ -13,8 +14,8 @@ from digsite.viz.theme import DARK, LIGHT
 VOID = {"meta", "br", "img", "input", "hr", "link", "path", "use", "rect"}
 
 
-def claim(**changes) -> Claim:
-    told = {
+def claim(**changes: Any) -> Claim:
+    told: dict[str, Any] = {
         "claim": "`layers.3.attn.z[2]` writes it",
         "effect": 2.31,
         "low": 2.18,
@@ -27,9 +28,9 @@ def claim(**changes) -> Claim:
     return Claim(**told | changes)
 
 
-def report(**changes) -> Report:
+def report(**changes: Any) -> Report:
     pair = TokenPair(clean=("<bos>", "a", " <script>alert(1)</script>"), corrupt=("<bos>", "a", " b"))
-    told = {
+    told: dict[str, Any] = {
         "title": "How does `digsite/tinyworld` know <who>?",
         "verdict": "It does & `layers.3` knows.",
         "meta": ("Task ioi", "200 pairs"),

@@ -9,7 +9,6 @@ from digsite.viz.heatmap import heatmap as heatmap
 from digsite.viz.investigation import investigation_report as investigation_report
 from digsite.viz.lines import Line as Line
 from digsite.viz.lines import lines as lines
-from digsite.viz.null_histogram import Contest as Contest
 from digsite.viz.null_histogram import null_histogram as null_histogram
 from digsite.viz.page import Report as Report
 from digsite.viz.page import Section as Section

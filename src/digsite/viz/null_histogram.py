@@ -1,7 +1,7 @@
 """A claim against its control: the null's values as grey bars, the claim as an amber point with its interval."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -20,84 +20,74 @@ from digsite.viz.theme import LIGHT
 
 WIDTH, BAR_HEIGHT, BINS = 332.0, 84.0, 40
 MARGIN, GAP = 16.0, 8.0
-SHELF = 18.0  # from one line of words above the bars to the next
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Contest:
-    """A claim and the control it stands against.
-
-    Attributes:
-        title: What is measured, with its unit.
-        null: The control's values, one for each random set, direction or seed; those that are not finite are left out
-            and counted beside the control's name.
-        null_name: What the control is: `200 random sets`.
-        claim: The claimed number with its interval.
-        unit: The unit of the values; `fraction` and `share` are written in percent.
-        references: Other values to compare with: `{"whole model": 4.1}`.
-        bounds: The natural ends of the scale, such as 0 and 1; from the numbers where not given.
-    """
-
-    title: str
-    null: Float[np.ndarray, " draw"]
-    null_name: str
-    claim: Estimate
-    unit: str
-    references: Mapping[str, float] = field(default_factory=dict)
-    bounds: tuple[float, float] | None = None
-
-    def __post_init__(self):
-        if not len(self.finite) or not np.isfinite(self.claim.value):
-            asked = f"{self.title!r} needs a claim and a control to stand against"
-            found = f"a claim of {self.claim.value} and {len(self.finite)} finite control values"
-            raise BadInput(explain(asked, found=found, do="Run the control, and look why the value is missing"))
-
-    @property
-    def finite(self) -> Float[np.ndarray, " draw"]:
-        """The control's values that are numbers."""
-        return self.null[np.isfinite(self.null)]
-
-    @property
-    def null_said(self) -> str:
-        """The control's name, with how many of its values are missing."""
-        missing = len(self.null) - len(self.finite)
-        return self.null_name + (f" ({missing} without a value)" if missing else "")
-
-    @property
-    def scale(self) -> Scale:
-        """A scale on which everything lies."""
-        claim = self.claim
-        values = [*self.finite.tolist(), claim.low, claim.high, claim.value, *self.references.values()]
-        return scale_for(values, unit=self.unit, count=5, at_least=self.bounds)
 
 
 @drawing()
 def null_histogram(
-    contests: Sequence[Contest], *, title: str = "", n: int | None = None, caption: str = "", code: str = ""
+    null: Float[np.ndarray, " draw"],
+    claim: Estimate,
+    *,
+    title: str,
+    unit: str,
+    null_name: str,
+    references: Mapping[str, float] | None = None,
+    bounds: tuple[float, float] | None = None,
+    n: int | None = None,
+    caption: str = "",
+    code: str = "",
 ) -> Figure:
     """Shows whether a claim stands clear of its control: grey is what chance gives, amber is what we claim.
 
     Args:
-        contests: One claim with its control, or several, one above the other.
-        title: What they show together; a single one has its own title.
-        n: How many examples the claims rest on.
+        null: The control's values, one for each random set, direction or seed.
+        claim: The claimed number with its interval.
+        title: What is measured, with its unit.
+        unit: The unit of the values; `fraction` and `share` are written in percent.
+        null_name: What the control is: `200 random sets`.
+        references: Other values to compare with: `{"whole model": 4.1}`.
+        bounds: The natural ends of the scale, such as 0 and 1; from the numbers where not given.
+        n: How many examples the claim rests on.
         caption: What to see in it.
         code: The call that made the numbers.
 
     Raises:
-        BadInput: There is nothing to draw.
+        BadInput: The claim or the whole null has no value.
+
+    Caveats:
+        Control values that are not finite are left out and counted beside the control's name.
     """
-    if not contests:
-        raise BadInput(explain("A histogram needs at least one claim with its control", do="Give a list of `Contest`"))
-    title = contests[0].title if len(contests) == 1 else title
+    references = dict(references or {})
+    finite = null[np.isfinite(null)]
+    if not len(finite) or not np.isfinite(claim.value):
+        asked = f"{title!r} needs a claim and a control to stand against"
+        found = f"a claim of {claim.value} and {len(finite)} finite control values"
+        raise BadInput(explain(asked, found=found, do="Run the control, and look why the value is missing"))
+    if len(finite) < len(null):
+        null_name += f" ({len(null) - len(finite)} without a value)"
+    given = [*finite.tolist(), claim.low, claim.high, claim.value, *references.values()]
+    scale = scale_for(given, unit=unit, count=5, at_least=bounds)
     heading, top = title_lines(title, WIDTH)
-    panels = [_Panel(contest, n, has_title=len(contests) > 1) for contest in contests]
-    canvas = Canvas(WIDTH, top + sum(panel.height for panel in panels))
+    words = _words(claim, references, scale, unit)
+    interval = _interval(claim, scale)
+    shelves = stack([interval, *((each.left, each.right) for each in words)], gap=GAP - 1)
+    # Two of these figures side by side stand equally high, whichever shelves they need.
+    lowest = top + 18.0 * max(max(shelves) + 1, 1 + bool(references)) - 9
+    foot = lowest + 33 + BAR_HEIGHT
+    canvas = Canvas(WIDTH, foot + 24)
     canvas.title(heading, top)
-    for panel in panels:
-        panel.draw(canvas, top)
-        top += panel.height
-    frame = pl.concat([_frame(contest, n) for contest in contests])
+    plot = canvas.plot(0, 0, WIDTH, foot)
+    _draw_bars(canvas, plot, finite, scale, unit, null_name)
+    point = _draw_claim(plot, interval, _across(scale, claim.value), lowest)
+    hover = f"{words[0].text} (95 %: {span(claim.low, claim.high, unit=unit)})"
+    canvas.mark(point, hover + (f", n = {n:,}" if n is not None else ""))
+    for each, shelf in zip(words, shelves[1:], strict=True):
+        if each.line_at is not None:
+            _draw_line(plot, each.line_at, lowest - 18 * shelf + 8, each.colour)
+        _write(plot, each.left, lowest - 18 * shelf, each.text, each.colour)
+    plot.plot([MARGIN, WIDTH - MARGIN], [foot, foot], color=LIGHT.line, linewidth=1.2, clip_on=False)
+    for step, label in zip(scale.steps, scale.labels, strict=True):
+        canvas.text(_across(scale, step), foot + 12, label, colour=LIGHT.soft, across="center")
+    frame = _frame(null, claim, references, n)
     return Figure(title=title, caption=caption, data=frame, code=code, canvas=canvas)
 
 
@@ -110,45 +100,6 @@ class _Words:
     left: float
     right: float
     line_at: float | None = None
-
-
-class _Panel:
-    """One contest on the sheet: where its words stand, and how high it is."""
-
-    def __init__(self, contest: Contest, n: int | None, *, has_title: bool):
-        self.contest, self.n = contest, n
-        self.scale = contest.scale
-        self.heading, self.title_height = title_lines(contest.title, WIDTH) if has_title else ([], 0.0)
-        self.interval = _interval(contest.claim, self.scale)
-        self.words = _words(contest, self.scale)
-        spans = [self.interval, *((each.left, each.right) for each in self.words)]
-        self.shelves = stack(spans, gap=GAP - 1)[1:]
-        # Two panels side by side stand equally high, whichever shelves they need.
-        shelves = max(max(self.shelves) + 1, 1 + bool(contest.references))
-        self.lowest = self.title_height + SHELF * shelves - 9
-        self.foot = self.lowest + 33 + BAR_HEIGHT
-
-    @property
-    def height(self) -> float:
-        return self.foot + (40.0 if self.heading else 24.0)
-
-    def draw(self, canvas: Canvas, top: float) -> None:
-        for line, text in enumerate(self.heading):
-            canvas.text(0, top + 8 + 16 * line, text)
-        plot = canvas.plot(0, top, WIDTH, self.foot)
-        _draw_bars(canvas, plot, self.contest, self.scale)
-        claim, unit = self.contest.claim, self.contest.unit
-        point = _draw_claim(plot, self.interval, _across(self.scale, claim.value), self.lowest)
-        hover = f"{self.words[0].text} (95 %: {span(claim.low, claim.high, unit=unit)})"
-        canvas.mark(point, hover + (f", n = {self.n:,}" if self.n is not None else ""))
-        for each, shelf in zip(self.words, self.shelves, strict=True):
-            middle = self.lowest - SHELF * shelf
-            if each.line_at is not None:
-                _draw_line(plot, each.line_at, middle + 8, each.colour)
-            _write(plot, each.left, middle, each.text, each.colour)
-        plot.plot([MARGIN, WIDTH - MARGIN], [self.foot] * 2, color=LIGHT.line, linewidth=1.2, clip_on=False)
-        for step, label in zip(self.scale.steps, self.scale.labels, strict=True):
-            canvas.text(_across(self.scale, step), top + self.foot + 12, label, colour=LIGHT.soft, across="center")
 
 
 def _across(scale: Scale, value: float) -> float:
@@ -169,9 +120,8 @@ def _centred(text: str, place: float) -> tuple[float, float]:
     return left, left + width
 
 
-def _words(contest: Contest, scale: Scale) -> list[_Words]:
+def _words(claim: Estimate, references: Mapping[str, float], scale: Scale, unit: str) -> list[_Words]:
     """The claim's words beside its interval, or over it where there is no room; a reference's over its line."""
-    claim, unit = contest.claim, contest.unit
     text = f"{claim.name} {number(claim.value, unit=unit)}"
     low, high = _interval(claim, scale)
     width = text_width(text)
@@ -182,7 +132,7 @@ def _words(contest: Contest, scale: Scale) -> list[_Words]:
     else:
         ends = _centred(text, _across(scale, claim.value))
     words = [_Words(text, LIGHT.ink, *ends)]
-    for name, value in contest.references.items():
+    for name, value in references.items():
         text = f"{name} {number(value, unit=unit)}"
         words.append(_Words(text, LIGHT.soft, *_centred(text, _across(scale, value)), line_at=_across(scale, value)))
     return words
@@ -206,24 +156,23 @@ def _write(plot: Plot, left: float, middle: float, text: str, colour: str) -> No
     plot.text(left, middle, text, color=colour, va="center_baseline", bbox=ground, zorder=6)
 
 
-def _draw_bars(canvas: Canvas, plot: Plot, contest: Contest, scale: Scale) -> None:
+def _draw_bars(canvas: Canvas, plot: Plot, null: np.ndarray, scale: Scale, unit: str, null_name: str) -> None:
     foot = plot.get_ylim()[0]
-    counts, edges = np.histogram(contest.finite, bins=BINS, range=(scale.low, scale.high))
+    counts, edges = np.histogram(null, bins=BINS, range=(scale.low, scale.high))
     for count, low, high in zip(counts, edges[:-1], edges[1:], strict=True):
         if count:
             left, right = _across(scale, float(low)), _across(scale, float(high))
             height = BAR_HEIGHT * float(count / counts.max())
             bar = tile(plot, (left + 0.5, foot - height, right - left - 1, height), Look(fill=LIGHT.null))
-            canvas.mark(bar, f"{span(float(low), float(high), unit=contest.unit)}: {count} of {contest.null_said}")
-    left, _ = _centred(contest.null_said, _across(scale, float(np.median(contest.finite))))
-    _write(plot, left, foot - BAR_HEIGHT - 10, contest.null_said, LIGHT.soft)
+            canvas.mark(bar, f"{span(float(low), float(high), unit=unit)}: {count} of {null_name}")
+    left, _ = _centred(null_name, _across(scale, float(np.median(null))))
+    _write(plot, left, foot - BAR_HEIGHT - 10, null_name, LIGHT.soft)
 
 
-def _frame(contest: Contest, n: int | None) -> pl.DataFrame:
-    claim = contest.claim
+def _frame(null: np.ndarray, claim: Estimate, references: Mapping[str, float], n: int | None) -> pl.DataFrame:
     rows = [("claim", claim.name, claim.value, claim.low, claim.high, n)]
-    rows += [("reference", name, value, None, None, None) for name, value in contest.references.items()]
-    rows += [("null", str(draw), float(value), None, None, None) for draw, value in enumerate(contest.null)]
+    rows += [("reference", name, value, None, None, None) for name, value in references.items()]
+    rows += [("null", str(number_of), float(value), None, None, None) for number_of, value in enumerate(null)]
     schema = {
         "kind": pl.String,
         "name": pl.String,
@@ -232,5 +181,4 @@ def _frame(contest: Contest, n: int | None) -> pl.DataFrame:
         "high": pl.Float64,
         "n": pl.Int64,
     }
-    frame = pl.DataFrame(rows, schema=schema, orient="row").with_columns(pl.selectors.float().fill_nan(None))
-    return frame.insert_column(0, pl.lit(contest.title).alias("measured"))
+    return pl.DataFrame(rows, schema=schema, orient="row").with_columns(pl.selectors.float().fill_nan(None))
