@@ -5,7 +5,7 @@
 3. Which components write it? Direct attribution, which sums to the metric.
 4. Which positions, heads and MLPs carry it? Activation patching in both directions.
 5. Propose a set on one half of the examples: of the components that restore and destroy least, leave out the one that
-   is missed least, and again, as long as the rest keeps 90 % of the behaviour.
+   is missed least, and again, as long as the rest keeps 85 % of the behaviour.
 6. On the other half: does knocking out just those break it, and does keeping just those keep it, against random sets of
    the same size?
 7. What did it cost?
@@ -27,7 +27,7 @@ from digsite.models import Model, made_by
 from digsite.patching import ablation, activation_patching, components, direct_attribution, evaluate_sets, replacements
 from digsite.tasks import Task
 
-ENOUGH = 0.9
+ENOUGH = 0.85
 """The share of the behaviour that the proposed set is to keep on the selecting examples."""
 CANDIDATES = 16
 """How many of the weakest components are tried at each step."""

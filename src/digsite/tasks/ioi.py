@@ -24,7 +24,7 @@ def ioi(
     n: int = 200,
     *,
     seed: int = 0,
-    corruption: Corruption = "abc",
+    corruption: Corruption = "flip",
     language: str = "english",
     templates: Sequence[str] | None = None,
     names: Sequence[str] = NAMES,
