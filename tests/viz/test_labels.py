@@ -65,6 +65,11 @@ def test_a_number_carries_its_word_where_there_is_room():
     assert ticks_along(axis, 20.0).texts == ("0", "1", "2") and ticks_along(axis, 20.0).name == "head"
 
 
+def test_words_and_tokens_need_no_name_for_what_they_are():
+    assert not ticks_along(Axis("place", ("S1", "IO", "answer")), 60.0).name
+    assert not ticks_along(Axis("token", ("1", "2"), tokens=True), 60.0).name
+
+
 def test_letters_that_the_drawing_font_lacks_are_given_their_full_width():
     assert text_width("日本語", 10.0) == 30
     assert text_width("a日", 10.0) == text_width("a", 10.0) + 10

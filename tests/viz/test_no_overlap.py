@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from drawn import collisions, count, outside, some_bars, some_histogram, some_lines, some_map, some_tokens
 
-from digsite.viz import Estimate, Line, bars, heatmap, lines
+from digsite.viz import Control, Estimate, Line, bars, heatmap, lines
 
 SHAPES = [(1, 1), (4, 8), (12, 12), (32, 32), (6, 25), (48, 16)]
 
@@ -51,6 +51,13 @@ def test_bars_on_both_sides(parts):
 
 def test_bars_on_the_left_alone():
     figure = bars(np.array([-3.0, -2.9]), names=["layers.10.attn.z[11]", "embed"], title="Logits", unit="logits")
+    assert not collisions(figure) and not outside(figure)
+
+
+def test_a_control_with_a_long_name():
+    null = Control(-0.14, 0.03, "95 % of components, with the direction of the answers of another example")
+    values = np.array([3.9, -0.5])
+    figure = bars(values, names=["layers.3.attn.z[4]", "embed"], title="Logits", unit="logits", null=null)
     assert not collisions(figure) and not outside(figure)
 
 

@@ -21,6 +21,7 @@ from digsite.viz.numbers import digits_for, number, span
         (0.985, "fraction", "98 %"),
         (0.996, "share", "99.6 %"),
         (1.0, "share", "100 %"),
+        (1.104, "share", "110 %"),
         (0.031, "fraction", "3.1 %"),
         (0.0, "fraction", "0 %"),
         (float("nan"), "fraction", "no value"),
@@ -42,6 +43,7 @@ def test_an_interval_cannot_be_read_as_a_minus():
     assert span(2.18, 2.44) == "2.18 – 2.44"
     assert span(-0.04, 0.11) == "−0.04 to 0.11"
     assert span(0.88, 0.93, unit="fraction") == "88 – 93 %"
+    assert span(0.054, 0.142, unit="share") == "5 – 14 %", "both ends have the same decimals"
     assert span(float("nan"), 1.0) == span(None, 1.0) == "no value"
 
 

@@ -44,7 +44,7 @@ class Axis:
     @property
     def counts(self) -> bool:
         """Whether the labels are numbers, after a first one that may be a word (`embed`, 0, 1, ...)."""
-        return all(label.isdigit() for label in self.labels[1:]) and len(self.labels) > 1
+        return all(label.isdigit() for label in self.labels[1:] or self.labels)
 
 
 @dataclass(frozen=True)
@@ -77,17 +77,16 @@ def ticks_along(axis: Axis, room: float) -> Ticks:
     if not axis.tokens and axis.named != axis.short and measured(axis.named) + 6 <= room:
         return Ticks(every, tuple(axis.named), 0, "", 18.0, measured(axis.named) / 2, mono=False)
     longest = measured(axis.short)
+    name = axis.name if axis.counts and not axis.tokens else ""  # words say by themselves what they are
     if longest + 6 <= room:
-        return Ticks(every, tuple(axis.short), 0, axis.name, 18.0, longest / 2, axis.tokens)
+        return Ticks(every, tuple(axis.short), 0, name, 18.0, longest / 2, axis.tokens)
     if axis.counts and not axis.tokens:
         shown = _thinned(axis, room)
         texts = tuple(axis.short[index] for index in shown)
-        return Ticks(shown, texts, 0, axis.name, 18.0, text_width(texts[0]) / 2, mono=False)
+        return Ticks(shown, texts, 0, name, 18.0, text_width(texts[0]) / 2, mono=False)
     if room >= 17:
-        return Ticks(
-            every, tuple(axis.short), 45, axis.name, 0.7071 * (longest + SIZE) + 8, 0.7071 * longest, axis.tokens
-        )
-    return Ticks(every, tuple(axis.short), 90, axis.name, longest + 12, SIZE / 2, axis.tokens)
+        return Ticks(every, tuple(axis.short), 45, name, 0.7071 * (longest + SIZE) + 8, 0.7071 * longest, axis.tokens)
+    return Ticks(every, tuple(axis.short), 90, name, longest + 12, SIZE / 2, axis.tokens)
 
 
 def _thinned(axis: Axis, room: float) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from digsite._core.errors import ShapeMismatch, explain
 from digsite.viz.canvas import Canvas, Look, drawing, tile, title_lines
 from digsite.viz.estimate import Control
 from digsite.viz.figure import Figure
-from digsite.viz.labels import text_width, widest
+from digsite.viz.labels import text_width, widest, wrap
 from digsite.viz.numbers import digits_for, number, span
 from digsite.viz.theme import LIGHT
 
@@ -111,11 +111,12 @@ def _draw(shown: list[_Row], title: str, unit: str, n: int | None, null: Control
     left = names_end + 14 + (room if low < 0 else 0.0)
     heading, top = title_lines(title, left + PLOT_WIDTH + room)
     height = ROW * len(shown)
-    canvas = Canvas(left + PLOT_WIDTH + room, top + height + (28 if null is not None else 4))
+    said = [] if null is None else _said(null, digits, unit, PLOT_WIDTH + room - 18)
+    canvas = Canvas(left + PLOT_WIDTH + room, top + height + 4 + (8 + 16 * len(said) if said else 0))
     canvas.title(heading, top)
     plot = canvas.plot(left, top, PLOT_WIDTH, height, x=(low, high if high > low else low + 1.0), y=(height, 0))
     if null is not None:
-        _draw_control(canvas, plot, null, span(null.low, null.high, digits, unit=unit), left, top + height)
+        _draw_control(canvas, plot, null, said, left, top + height)
     for at, (row, text) in enumerate(zip(shown, written, strict=True)):
         middle = ROW * (at + 0.5)
         canvas.text(names_end, top + middle, row.name, across="right", mono=not row.is_rest)
@@ -127,12 +128,17 @@ def _draw(shown: list[_Row], title: str, unit: str, n: int | None, null: Control
     return canvas
 
 
-def _draw_control(canvas: Canvas, plot: Plot, null: Control, said: str, left: float, foot: float) -> None:
+def _said(null: Control, digits: int, unit: str, width: float) -> list[str]:
+    return wrap(f"{null.name}: {span(null.low, null.high, digits, unit=unit)}", width)
+
+
+def _draw_control(canvas: Canvas, plot: Plot, null: Control, said: list[str], left: float, foot: float) -> None:
     height = plot.get_ylim()[0]
     look = Look(fill=LIGHT.null, alpha=0.45)
-    canvas.mark(tile(plot, (null.low, 0, null.high - null.low, height), look), f"{null.name}: {said}")
+    canvas.mark(tile(plot, (null.low, 0, null.high - null.low, height), look), " ".join(said))
     tile(canvas.plot(left, foot + 10, 12, 12), (0, 0, 12, 12), look)
-    canvas.text(left + 18, foot + 16, f"{null.name}: {said}", colour=LIGHT.soft)
+    for line, text in enumerate(said):
+        canvas.text(left + 18, foot + 16 + 16 * line, text, colour=LIGHT.soft)
 
 
 def _draw_bar(canvas: Canvas, plot: Plot, row: _Row, middle: float, text: str, hover: str) -> None:

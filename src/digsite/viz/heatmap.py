@@ -267,7 +267,7 @@ def _draw_ticks(canvas: Canvas, shown: _Map, rows: Axis) -> None:
     foot = shown.top + shown.height
     columns = range(shown.values.shape[1])
     write_ticks(canvas, shown.ticks, [shown.left + (at + 0.5) * shown.cell_width for at in columns], foot)
-    if shown.ticks.name and not shown.ticks.mono:  # tokens need no word for what they are
+    if shown.ticks.name:
         canvas.text(shown.left - 8, foot + 11, shown.ticks.name, colour=LIGHT.soft, across="right")
 
 

@@ -32,7 +32,7 @@ def logit_lens_figure(result: LogitLens) -> Figure:
         title="Probability read from the stream at the answer position",
         along=Axis("layer", tuple(label.removeprefix("layer ") for label in result.layers)),
         unit="fraction",
-        bounds=(0, 1),
+        bounds=(0.0, 1.0),
         n=result.right.shape[1],
         caption="Logit lens: where the line of the right answer leaves the grey one, the answer can be read.",
         code=result.provenance.made_by,
@@ -111,6 +111,7 @@ def keep_figure(result: AblationResult) -> Figure:
         title="Keep only the set: share of the behaviour kept",
         unit="share",
         null_name=f"{len(result.random_keep)} random sets",
+        bounds=(0.0, 1.0),
         n=len(result.keep),
         code=result.provenance.made_by,
     )
@@ -124,6 +125,7 @@ def knockout_figure(result: AblationResult) -> Figure:
         title="Knock out only the set: share of the behaviour left",
         unit="share",
         null_name=f"{len(result.random_knockout)} random sets",
+        bounds=(0.0, 1.0),
         n=len(result.knockout),
         code=result.provenance.made_by,
     )

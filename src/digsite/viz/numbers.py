@@ -29,7 +29,7 @@ def number(value: float | None, digits: int | None = None, *, unit: str = "", si
         return NO_VALUE
     if unit in PERCENT:
         percent = 100 * value
-        is_whole = abs(percent - round(percent)) < 1e-9 or 9.95 <= abs(percent) <= 99
+        is_whole = abs(percent - round(percent)) < 1e-9 or 9.95 <= abs(percent) <= 99 or abs(percent) > 100
         decimals = (0 if is_whole else 1) if digits is None else max(0, digits - 2)
         return number(percent, decimals, signed=signed) + " %"
     decimals = (0 if float(value).is_integer() else digits_for(value)) if digits is None else digits
@@ -44,7 +44,7 @@ def span(low: float | None, high: float | None, digits: int | None = None, *, un
     """An interval: `2.18 – 2.44`, `88 – 93 %`, and `−0.04 to 0.11` where a dash could be read as a sign."""
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return NO_VALUE
-    if digits is None and unit not in PERCENT:
+    if digits is None:
         digits = digits_for(max(abs(low), abs(high)))
     ends = [number(end, digits, unit=unit) for end in (low, high)]
     return f"{ends[0].removesuffix(' %')} {'to' if low < 0 else '–'} {ends[1]}"

@@ -1,5 +1,6 @@
 """Tables of a page: what each claim rests on, and the numbers behind a figure."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -79,7 +80,9 @@ def claims_table(claims: Sequence[Claim]) -> Markup:
 
 
 def _digits(claim: Claim) -> int | None:
-    return None if claim.unit in PERCENT or claim.effect is None else digits_for(claim.effect)
+    """As many decimals as the effect and its interval deserve together; None where there is no number."""
+    known = [abs(end) for end in (claim.effect, claim.low, claim.high) if end is not None and math.isfinite(end)]
+    return digits_for(max(known)) if known else None
 
 
 def data_table(frame: pl.DataFrame, *, most: int = 256) -> Markup:
