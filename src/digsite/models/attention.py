@@ -34,6 +34,7 @@ from digsite.models.visit import VISIT, Visit
 EAGER, SDPA = "digsite", "digsite_sdpa"
 INSIDE = ("attn.q_rot", "attn.k_rot", "attn.scores", "attn.pattern")
 
+_CHOICE = "_attn_implementation_internal"
 _SOFTMAX = {F.softmax, torch.softmax, torch.Tensor.softmax}
 _MATMUL = {torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.bmm, torch.Tensor.bmm}
 _BADDBMM = {torch.baddbmm, torch.Tensor.baddbmm}
@@ -228,14 +229,15 @@ def on_interface(module: nn.Module) -> bool:
 @contextlib.contextmanager
 def switched(configs: list[Any], name: str) -> Iterator[None]:
     """The registered attention for the length of a run; the user's own choice is back afterwards."""
-    before = [config._attn_implementation_internal for config in configs]
-    for config in configs:
-        config._attn_implementation_internal = name
+    attributes = [vars(config) for config in configs]  # a config's own setter is slow
+    before = [own[_CHOICE] for own in attributes]
+    for own in attributes:
+        own[_CHOICE] = name
     try:
         yield
     finally:
-        for config, implementation in zip(configs, before, strict=True):
-            config._attn_implementation_internal = implementation
+        for own, implementation in zip(attributes, before, strict=True):
+            own[_CHOICE] = implementation
 
 
 @contextlib.contextmanager

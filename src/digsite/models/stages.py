@@ -60,8 +60,10 @@ def port(key: Key, heads: int | None = None) -> Act:
         seen = gridded(visit, raw)
         if heads is not None:
             seen = seen.unflatten(-1, (heads, -1))
+        elif visit.grad:
+            seen = seen.view_as(seen)  # what goes in here may also go elsewhere, and that is not this site's gradient
         kept = visit(key, seen)
-        snapshot = key in visit.snapshots and key in visit.reads
+        snapshot = visit.snapshots and key in visit.snapshots and key in visit.reads
         if kept is seen and not visit.grad and not snapshot:
             return raw
         out = ungridded(kept if heads is None else kept.flatten(-2), raw)

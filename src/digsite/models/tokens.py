@@ -98,6 +98,12 @@ class Tokens:
         return self.mask.sum(1).tolist()
 
     @cached_property
+    def id_range(self) -> tuple[int, int]:
+        """The smallest and the largest id, padding included."""
+        low, high = torch.aminmax(self.ids)
+        return int(low), int(high)
+
+    @cached_property
     def starts(self) -> list[int]:
         """The column of each row's first real token."""
         return self.mask.int().argmax(1).tolist()

@@ -57,6 +57,7 @@ class Visit:
         self.versions: list[tuple[Key, Tensor, int]] = []
         self.wanted = frozenset((*reads, *self.edits) if stop is None else (*reads, *self.edits, stop))
         self.split: tuple[Tensor | None, tuple[Tensor, ...]] = (None, ())  # the last fused projection, taken apart
+        self.plain = not (self.edits or keep or grad or stop or stop_when_read)  # nothing but reading, as it is
 
     def wants(self, key: Key) -> bool:
         """Whether this pass reads, edits or ends at a site."""
@@ -72,10 +73,12 @@ class Visit:
 
     def __call__(self, key: Key, x: Tensor) -> Tensor:
         """Edits and records the value of a site; returns what the model must go on with."""
-        edits = self.edits.get(key)
-        if edits:
-            for edit in edits:
-                x = self._edited(edit, x)
+        if self.plain and self.reads.get(key, ()) is None:
+            self.got[key] = x
+            self.versions.append((key, x, x._version))
+            return x
+        for edit in self.edits.get(key, ()):
+            x = self._edited(edit, x)
         self.fired.add(key)
         if key in self.reads:
             x = self._recorded(key, x)
@@ -145,7 +148,7 @@ class Visit:
 
     def finish(self) -> None:
         """Fire or fail, and nothing that was recorded may have been overwritten since."""
-        missed = self.wanted - self.fired
+        missed = self.wanted - self.fired - self.got.keys()
         if missed:
             names = ", ".join(sorted({address(key) for key in missed}))
             raise SiteDidNotFire(
