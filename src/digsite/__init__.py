@@ -6,18 +6,34 @@ The names below are the door; each is imported when it is first used, so that im
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from digsite._core.version import __version__ as __version__
 
 _ROOMS = {
     "digsite.models": (
-        "load Model Tokens Run Edit Plan replace add ablate patch scale cap swap apply plan_memory".split()
+        [
+            "load",
+            "Model",
+            "Tokens",
+            "Run",
+            "Edit",
+            "Plan",
+            "replace",
+            "add",
+            "ablate",
+            "patch",
+            "scale",
+            "cap",
+            "swap",
+            "apply",
+            "plan_memory",
+        ]
     ),
     "digsite.tasks": ["Task", "Corpus"],
     "digsite.sites": ["Site"],
     "digsite.artifacts": ["Result", "load_result"],
     "digsite.lenses": ["logit_lens"],
     "digsite.patching": ["activation_patching", "direct_attribution", "ablation", "components"],
-    "digsite.investigate": ["investigate"],
+    "digsite.investigations": ["investigate"],
 }
 _WHERE = {name: room for room, names in _ROOMS.items() for name in names}
 _ROOM_NAMES = ("models", "tasks", "sites", "artifacts", "lenses", "patching", "toys", "viz")
@@ -25,7 +41,7 @@ _ROOM_NAMES = ("models", "tasks", "sites", "artifacts", "lenses", "patching", "t
 if TYPE_CHECKING:
     from digsite import artifacts, lenses, models, patching, sites, tasks, toys, viz  # noqa: F401
     from digsite.artifacts import Result, load_result  # noqa: F401
-    from digsite.investigate import investigate  # noqa: F401
+    from digsite.investigations import investigate  # noqa: F401
     from digsite.lenses import logit_lens  # noqa: F401
     from digsite.models import (  # noqa: F401
         Edit,

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-import digsite
+from digsite._core.version import __version__
 
 _COMMAND: ContextVar[str | None] = ContextVar("command line", default=None)
 
@@ -89,7 +89,7 @@ def record(
         dtype=dtype,
         device=device,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        digsite=digsite.__version__,
+        digsite=__version__,
         python=platform.python_version(),
         torch=version("torch"),
         transformers=version("transformers"),

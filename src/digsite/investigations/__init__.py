@@ -1,4 +1,4 @@
 """Fixed sequences of methods that answer one question, with every control in place."""
 
-from digsite.investigate.answer import Investigation as Investigation
-from digsite.investigate.investigation import investigate as investigate
+from digsite.investigations.answer import Investigation as Investigation
+from digsite.investigations.investigation import investigate as investigate

@@ -79,7 +79,7 @@ class Investigation(Result):
         ablation: The proposed set knocked out and kept alone, against random sets; None where the model fails the task.
     """
 
-    SCHEMA: ClassVar[str] = "investigate.task/1"
+    SCHEMA: ClassVar[str] = "investigations.task/1"
 
     question: str
     model: str

@@ -21,7 +21,7 @@ from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import wilson_interval
 from digsite._core.progress import track
-from digsite.investigate.answer import Investigation, Prompt, TaskCard
+from digsite.investigations.answer import Investigation, Prompt, TaskCard
 from digsite.lenses import logit_lens
 from digsite.models import Model, made_by
 from digsite.patching import ablation, activation_patching, components, direct_attribution, evaluate_sets, replacements

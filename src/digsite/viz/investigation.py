@@ -3,7 +3,7 @@
 from pathlib import PurePath
 
 from digsite._core.figures import draws
-from digsite.investigate import Investigation
+from digsite.investigations import Investigation
 from digsite.patching import AblationResult
 from digsite.viz.methods import keep_figure, knockout_figure
 from digsite.viz.page import Report, Section
