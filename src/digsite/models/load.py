@@ -62,9 +62,7 @@ def load(
         name = str(name_or_path)
         source = str(builtin_path(name)) if name.startswith(BUILTIN) else name
         tokenizer = tokenizer if tokenizer is not None else _tokenizer(source, revision)
-        hf = _checkpoint(source, revision, dtype, device, quantization)
-        _served(hf, attention)
-        hf.set_attn_implementation(attention)
+        hf = _checkpoint(source, revision, dtype, device, attention, quantization)
     if adapter is not None:
         _add_adapter(hf, str(adapter))
     _finite(hf)
@@ -145,7 +143,7 @@ def _tokenizer(source: str, revision: str | None) -> Any:
         return None  # a model without a tokenizer still reads ids; asking it for strings says so
 
 
-def _checkpoint(source: str, revision: Any, dtype: Any, device: Any, quantization: Any) -> Any:
+def _checkpoint(source: str, revision: Any, dtype: Any, device: Any, attention: str, quantization: Any) -> Any:
     folder = Path(source)
     if folder.is_dir():
         _check_files(folder)
@@ -159,7 +157,7 @@ def _checkpoint(source: str, revision: Any, dtype: Any, device: Any, quantizatio
     try:
         config = AutoConfig.from_pretrained(source, revision=revision)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source, config=config, attn_implementation="eager", **arguments
+            source, config=config, attn_implementation=attention, **arguments
         )
     except (OSError, ValueError, KeyError, SafetensorError, ImportError, RuntimeError) as error:
         raise _load_error(source, error) from error
@@ -229,7 +227,7 @@ def _complete(source: str, info: dict[str, Any]) -> None:
 
 def _load_error(source: str, error: Exception) -> Exception:
     text = " ".join(str(error).split())
-    if isinstance(error, ImportError):
+    if isinstance(error, ImportError) or "scaled_dot_product_attention" in text:
         return Unsupported(explain(f"{source} cannot be loaded here", found=text[:300]))
     return LoadError(
         explain(

@@ -13,10 +13,11 @@ import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
+from threading import RLock
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from digsite._core.cost import count_forward
@@ -24,12 +25,16 @@ from digsite._core.errors import BadInput, explain
 from digsite.models import attention, measure
 from digsite.models.anatomy import Anatomy
 from digsite.models.edits import Edit
+from digsite.models.generate import Generation, Sampling, StopAt, generate
 from digsite.models.identity import fingerprint
-from digsite.models.plan import Logits, Plan
+from digsite.models.plan import Logits, Plan, Reads
+from digsite.models.readout import readout
 from digsite.models.run import Run
 from digsite.models.tokens import Positions, Tokens, conversation, grid, tokenize
-from digsite.models.visit import VISIT, Key, StopForward, Visit
+from digsite.models.verify import Verification, verify
+from digsite.models.visit import VISIT, Key, StopForward, Visit, key_of
 from digsite.models.weights import Weights
+from digsite.models.wiring import Wire, leaf, wired, wires
 from digsite.sites import SITES, Site
 
 
@@ -56,8 +61,10 @@ class Model:
         self._configs = _configs(hf)
         self._layer_of = {block.attn: block.index for block in anatomy.blocks if block.attn is not None}
         parameters = inspect.signature(hf.forward).parameters
-        self._takes = {name for name in ("position_ids", "use_cache", "logits_to_keep") if name in parameters}
-        self._compiled = lru_cache(maxsize=256)(self._compile)
+        self.takes = {name for name in ("position_ids", "use_cache", "logits_to_keep") if name in parameters}
+        self._one_at_a_time = RLock()
+        self._reads = lru_cache(maxsize=256)(self._listed)
+        self._wires = lru_cache(maxsize=256)(self._compile)
 
     # -- facts -----------------------------------------------------------------------------------------------------
     @property
@@ -108,7 +115,7 @@ class Model:
         """The dtype of the embedding."""
         return next(self.anatomy.embed.parameters()).dtype
 
-    @property
+    @cached_property
     def gated(self) -> bool:
         """Whether its MLPs have a gate (it settles what TransformerLens' `mlp.hook_pre` means)."""
         return any("gate" in block.parts or "gate_up" in block.parts for block in self.anatomy.blocks)
@@ -178,7 +185,7 @@ class Model:
         return made
 
     def _fits(self, tokens: Tokens) -> None:
-        largest, smallest = int(tokens.ids.max()), int(tokens.ids.min())
+        smallest, largest = tokens.id_range
         if largest >= self.d_vocab or smallest < 0:
             raise BadInput(
                 explain(
@@ -255,7 +262,7 @@ class Model:
     ) -> Plan:
         """The plan of a run, as data; see `run` for the arguments."""
         gated = self.gated
-        reads = tuple(site for address in _several(read) for site in self.anatomy.expand(address, gated=gated))
+        reads = self._reads(tuple(_several(read)))
         if logits is None and not reads and stop is None:
             raise BadInput(explain("A run without logits, reads or stop has nothing to do"))
         if grad and (to is not None or dtype is not None or at is not None):
@@ -274,6 +281,9 @@ class Model:
             dtype=None if dtype is None else str(dtype).removeprefix("torch."),
             adapters=adapters,
         )
+
+    def _listed(self, addresses: tuple[str | Site, ...]) -> Reads:
+        return Reads(site for address in addresses for site in self.anatomy.expand(address, gated=self.gated))
 
     def execute(self, tokens: Tokens | Tensor, plan: Plan, *, batch_size: int | None = None) -> Run:
         """Runs a plan."""
@@ -305,20 +315,16 @@ class Model:
 
     def _pass(self, tokens: Tokens, plan: Plan, edits: Sequence[Edit]) -> tuple[Visit, Tensor | None]:
         visit = self.visit(tokens, plan, edits)
-        kwargs: dict[str, Any] = {}
-        if tokens.padded:
-            kwargs["attention_mask"] = tokens.mask.to(self.device, torch.long)
-            if "position_ids" in self._takes:
-                kwargs["position_ids"] = tokens.positions.to(self.device)
-        if "use_cache" in self._takes:
+        kwargs = self.inputs(tokens)
+        if "use_cache" in self.takes:
             kwargs["use_cache"] = False
         keep = plan.logits if isinstance(plan.logits, int) else 0
-        if keep and "logits_to_keep" in self._takes:
+        if keep and "logits_to_keep" in self.takes and not visit.wants((None, "logits")):
             kwargs["logits_to_keep"] = keep
         count_forward(len(tokens))
         logits = None
         with self.instrumented(visit, adapters=plan.adapters), contextlib.suppress(StopForward):
-            logits = self.hf(tokens.ids.to(self.device), **kwargs).logits
+            logits = self.hf(**kwargs).logits
         visit.finish()
         if logits is not None and keep:
             logits = logits[:, -keep:]
@@ -326,21 +332,85 @@ class Model:
             logits = logits.to(plan.to)
         return visit, None if plan.logits is None else logits
 
+    def generate(
+        self,
+        tokens: Tokens | Int[Tensor, "batch pos"],
+        *,
+        max_new_tokens: int,
+        edits: Iterable[Edit] = (),
+        read: Iterable[str | Site] = (),
+        sample: Sampling | None = None,
+        stop_at: StopAt = "eos",
+        logits: bool = False,
+        adapters: bool = True,
+    ) -> Generation:
+        """Let the model write, with a KV cache, while sites are read and edited.
+
+        Args:
+            tokens: The prompts, of any lengths.
+            max_new_tokens: Most tokens to add to a row.
+            edits: Changes, in order. Positions count from a row's first token, negative ones from its prompt's end.
+                A position is edited when a pass reads it; with at=None or slice(n, None) every new token is edited too.
+            read: Addresses to record at the prompt and at every new token but the last, which no pass reads.
+            sample: How tokens are drawn; None takes the most likely one each time.
+            stop_at: The id or ids that end a row; "eos" for those the checkpoint names, None for no early end.
+            logits: Keep the logits that each new token was chosen from.
+            adapters: False switches LoRA adapters off for this generation.
+
+        Raises:
+            BadInput: Prompt and continuation exceed the context, or an edit lies where no pass reads.
+            NoSuchSite: The model lacks a site.
+            SiteDidNotFire: A site was not reached by one of the passes.
+
+        Caveats:
+            A row that ends before the others goes through the later passes as padding: mask it with
+            `generation.run.tokens.mask`. An edit at a position that a row did not live to see does nothing to it.
+        """
+        if not isinstance(tokens, Tokens):
+            tokens = self.tokens(tokens)
+        self._fits(tokens)
+        plan = self.plan(read=read, edits=edits, adapters=adapters)
+        return generate(self, tokens, plan, new=max_new_tokens, sample=sample, stop_at=stop_at, logits=logits)
+
+    def plain(self, tokens: Tokens) -> Float[Tensor, "batch pos vocab"]:
+        """The logits of the Hugging Face model by itself: nothing read, and the attention that runs have."""
+        kwargs = {"use_cache": False} if "use_cache" in self.takes else {}
+        with attention.switched(self._configs, self.attention), torch.no_grad():
+            return self.hf(**self.inputs(tokens), **kwargs).logits
+
+    def verify(self, *, layers: Sequence[int] | None = None) -> Verification:
+        """Measures on this model every contract that its sites rest on; the result shows itself as a table.
+
+        Args:
+            layers: The layers to look at; None for the first, a middle, the last, and one of every kind.
+        """
+        return verify(self, layers=layers)
+
+    def inputs(self, tokens: Tokens, columns: slice = slice(None), rows: Tensor | None = None) -> dict[str, Any]:
+        """The Hugging Face arguments for some columns (and rows) of a token grid: ids, and where it is padded mask
+        and positions, without which left-padded rows would silently be read at wrong positions."""
+        pick = (lambda x: x) if rows is None else (lambda x: x[rows])
+        late = columns.start not in (None, 0)
+        kwargs: dict[str, Any] = {"input_ids": pick(tokens.ids)[:, columns].to(self.device)}
+        if tokens.padded or late:
+            kwargs["attention_mask"] = pick(tokens.mask).to(self.device, torch.long)
+            if "position_ids" in self.takes:
+                kwargs["position_ids"] = pick(tokens.positions)[:, columns].to(self.device)
+        return kwargs
+
+    def readout(self, stream: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*axes vocab"]:
+        """The logits that a residual stream would give: final norm, unembedding, logit scale and soft-cap."""
+        return readout(self.hf, self.anatomy, stream)
+
     def visit(self, tokens: Tokens, plan: Plan, edits: Sequence[Edit]) -> Visit:
         """The state of one pass of a plan."""
-        reads: dict[Key, frozenset[int] | None] = {}
-        for site in plan.reads:
-            key = _key(site)
-            known = reads.get(key, frozenset())
-            whole = site.head is None or known is None
-            reads[key] = None if whole else known | {site.head}  # pyright: ignore[reportAssignmentType,reportOperatorIssue]
         return Visit(
-            reads,
+            plan.reads.heads,
             edits,
             tokens,
             grad=plan.grad,
             keep=_keeper(tokens, plan),
-            stop=None if plan.stop is None else _key(plan.stop),
+            stop=None if plan.stop is None else key_of(plan.stop),
             stop_when_read=plan.logits is None and plan.stop is None,
             snapshots=self.snapshots,
             layer_of=self._layer_of,
@@ -348,45 +418,42 @@ class Model:
 
     @contextlib.contextmanager
     def instrumented(self, visit: Visit, *, adapters: bool = True):
-        """The model with the hooks of one visit, and as it was when the block ends."""
-        keys = {*visit.reads, *visit.edits}
-        if visit.stop is not None:
-            keys.add(visit.stop)
-        with contextlib.ExitStack() as stack:
-            for module, side, hook in self._compiled(frozenset(keys)):
-                if side == "in":
-                    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
-                else:
-                    handle = module.register_forward_hook(hook)
-                stack.callback(handle.remove)
-            if visit.grad:
-                for module in (self.anatomy.embed, self.anatomy.pos_embed):
-                    if module is not None:
-                        stack.callback(module.register_forward_hook(_leaf, prepend=True).remove)
-            if self.anatomy.arch.tapped:
-                for layer in {key[0] for key in keys if key in self.anatomy.inside}:
-                    block = self.anatomy.blocks[layer]  # pyright: ignore[reportArgumentType,reportCallIssue]
-                    assert block.attn is not None
-                    stack.enter_context(attention.tapped(block.attn, visit, block.index))
-            else:
-                name = attention.EAGER if self.attention == "eager" else attention.SDPA
-                stack.enter_context(attention.switched(self._configs, name))
-            if not adapters:
-                stack.enter_context(adapters_off(self.hf))
+        """The model with what one visit needs around it, and as it was when the block ends. Other threads wait."""
+        with (
+            self._one_at_a_time,
+            wired(self._wires(visit.wanted, visit.grad), visit),
+            self._attending(visit),
+            contextlib.nullcontext() if adapters else adapters_off(self.hf),
+            torch.inference_mode(mode=False),  # its tensors keep no version, by which overwriting is noticed
+            torch.set_grad_enabled(visit.grad),
+        ):
             token = VISIT.set(visit)
-            stack.callback(VISIT.reset, token)
-            stack.enter_context(torch.set_grad_enabled(visit.grad))
-            yield
+            try:
+                yield
+            finally:
+                VISIT.reset(token)
 
-    def _compile(self, keys: frozenset[Key]) -> list[tuple[nn.Module, str, Any]]:
-        return [
-            (module, side, _before(acts) if side == "in" else _after(acts))
-            for module, side, acts in self.anatomy.compiled(keys)
-        ]
+    def _attending(self, visit: Visit) -> contextlib.AbstractContextManager:
+        """Attention as a visit needs it: on the interface the registered function, elsewhere taps."""
+        if not self.anatomy.arch.tapped:
+            name = attention.EAGER if self.attention == "eager" else attention.SDPA
+            return attention.switched(self._configs, name)
+        with contextlib.ExitStack() as stack:
+            for layer in {key[0] for key in visit.wanted if key in self.anatomy.inside}:
+                block = self.anatomy.blocks[layer]  # pyright: ignore[reportArgumentType,reportCallIssue]
+                assert block.attn is not None
+                stack.enter_context(attention.tapped(block.attn, visit, block.index))
+            stack.enter_context(attention.switched(self._configs, self.attention))
+            return stack.pop_all()
+
+    def _compile(self, keys: frozenset[Key], grad: bool) -> list[Wire]:  # noqa: FBT001 - a cache key
+        starts = (self.anatomy.embed, self.anatomy.pos_embed) if grad else ()
+        leaves = [(module, "out", [leaf]) for module in starts if module is not None]
+        return wires([*leaves, *self.anatomy.compiled(keys)], self.hf)
 
     # -- edits -----------------------------------------------------------------------------------------------------
     def _expanded(self, edit: Edit) -> list[Edit]:
-        if edit.site.is_concrete and self.anatomy.has(_key(edit.site)):
+        if edit.site.is_concrete and self.anatomy.has(key_of(edit.site)):
             self.anatomy.expand(edit.site, gated=self.gated)
             return [edit]
         return [replace(edit, site=site) for site in self.anatomy.expand(edit.site, gated=self.gated)]
@@ -412,48 +479,6 @@ def adapters_off(hf: nn.Module):
                 layer._disable_adapters = value  # pyright: ignore[reportAttributeAccessIssue]
 
     return off()
-
-
-def _before(acts: list) -> Any:
-    def hook(module: nn.Module, args: tuple, kwargs: dict):
-        visit = VISIT.get()
-        if visit is None:
-            return None
-        name = None if args else next(iter(kwargs))
-        raw = x = args[0] if name is None else kwargs["hidden_states" if "hidden_states" in kwargs else name]
-        for act in acts:
-            x = act(visit, x)
-        if x is raw:
-            return None
-        if name is None:
-            return (x, *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states" if "hidden_states" in kwargs else name: x}
-
-    return hook
-
-
-def _after(acts: list) -> Any:
-    def hook(module: nn.Module, args: tuple, output: Any):
-        visit = VISIT.get()
-        if visit is None:
-            return None
-        logits = getattr(output, "logits", None)  # only the whole model's output has them
-        raw = x = logits if logits is not None else output[0] if isinstance(output, tuple) else output
-        for act in acts:
-            x = act(visit, x)
-        if x is raw:
-            return None
-        if logits is not None:
-            output.logits = x
-            return output
-        return (x, *output[1:]) if isinstance(output, tuple) else x
-
-    return hook
-
-
-def _leaf(module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
-    """Starts the graph at the embeddings when the parameters are frozen."""
-    return None if output.requires_grad else output.detach().requires_grad_()
 
 
 def _keeper(tokens: Tokens, plan: Plan) -> Any:
@@ -482,10 +507,6 @@ def _keeper(tokens: Tokens, plan: Plan) -> Any:
 
 def _several(addresses: Any) -> Iterable[str | Site]:
     return [addresses] if isinstance(addresses, str | Site) else addresses
-
-
-def _key(site: Site) -> Key:
-    return (site.layer if isinstance(site.layer, int) else None, site.name)
 
 
 def _configs(hf: Any) -> list[Any]:

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 import transformers
 
-import digsite
 from digsite._core.files import write_whole
+from digsite._core.version import __version__
 
 _SIZES_AND_NAMES = {
     "_name_or_path", "name_or_path", "transformers_version", "architectures", "auto_map", "dtype", "torch_dtype",
@@ -43,7 +43,7 @@ def key(model: Any) -> str:
         "attention": model.attention,
         "dtype": str(model.dtype),
         "device": model.device.type,
-        "versions": [digsite.__version__, transformers.__version__, torch.__version__],
+        "versions": [__version__, transformers.__version__, torch.__version__],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -1,0 +1,1 @@
+"""How fast digsite is beside plain Hugging Face and beside its peers; see README.md in this folder."""

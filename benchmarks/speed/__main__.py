@@ -1,0 +1,48 @@
+"""The command: `python -m benchmarks.speed NAME [--no-peers] [--json] [--save] [--rounds N]`."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import warnings
+from importlib import import_module
+from pathlib import Path
+from typing import Literal
+
+import torch
+import transformers
+from cyclopts import App
+
+app = App(name="benchmarks.speed", help="Speed and memory of digsite, beside plain Hugging Face and its peers.")
+
+
+@app.default
+def run(
+    name: Literal["access", "memory", "patching"],
+    *,
+    peers: bool = True,
+    json: bool = False,
+    save: bool = False,
+    rounds: int | None = None,
+):
+    """Measure one thing and print the table.
+
+    Args:
+        name: access (reading activations), memory (loading), patching (a sweep against a loop).
+        peers: Measure TransformerLens, nnsight and interp-engine too, where they are installed.
+        json: Print JSON, with the keys that README.md lists, instead of a table.
+        save: Also write the table as a dated page into this folder.
+        rounds: Rounds instead of the benchmark's own number.
+    """
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    warnings.filterwarnings("ignore")  # of peers
+    table = import_module(f".{name}", __package__).measure(peers=peers, rounds=rounds)
+    print(table.to_json()) if json else table.show()
+    if save:
+        table.save(Path(__file__).parent)
+
+
+if __name__ == "__main__":
+    app()

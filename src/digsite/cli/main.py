@@ -1,0 +1,89 @@
+"""The `digsite` command: its commands put together, and what its exit codes say.
+
+0 the command did its work (a negative finding is work done), 1 an error with its message or a check that failed, 2 a
+command line that cannot be understood, 130 interrupted.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from io import TextIOWrapper
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Group, Parameter
+from rich.console import Console
+
+import digsite
+from digsite._core.errors import DigsiteError
+from digsite._core.provenance import command_line
+from digsite.cli import model, task, toys
+from digsite.cli.generate import generate
+from digsite.cli.investigate import investigate
+from digsite.cli.lens import lens
+from digsite.cli.patch import patch
+
+_HELP = """From a Hugging Face model and a question to an explanation that was tested.
+
+Begin with: `digsite investigate --model digsite/tinyworld --task ioi`
+"""
+
+
+def _default(value: Any) -> str | None:
+    """What help says a default is: nothing where an option is simply off."""
+    return None if value is None or value is False else str(value)
+
+
+app = App(
+    name="digsite",
+    help=_HELP,
+    help_format="markdown",
+    version=f"digsite {digsite.__version__}",
+    default_parameter=Parameter(negative=(), show_default=_default),
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+)
+app.meta.suppress_keyboard_interrupt = False
+for command in (investigate, lens, patch, generate, task.app, model.app, toys.app):
+    app.command(command)
+for place, name in enumerate(name for name in app if not name.startswith("-")):
+    app[name].sort_key = place  # help shows them in the order above
+
+
+@app.meta.default
+def _launch(
+    *words: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    debug: Annotated[bool, Parameter(group=Group("Everywhere", sort_key=9))] = False,
+) -> int | None:
+    """Runs one command line.
+
+    Args:
+        words: The command line.
+        debug: Show the traceback of an error.
+    """
+    try:
+        with command_line(words):
+            return app(words, exit_on_error=False)
+    except DigsiteError as error:
+        if debug:
+            raise
+        Console(stderr=True, markup=False, emoji=False, highlight=False).print(f"Error: {error}", soft_wrap=True)
+        return 1
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the command line of this process, or the given words, and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a token's letters shows ? there
+    try:
+        code = app.meta(sys.argv[1:] if words is None else list(words), exit_on_error=False) or 0
+        sys.stdout.flush()
+    except CycloptsError:  # it was printed
+        code = 2
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
