@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from digsite._core.errors import BadInput
 from digsite.toys import builtin, train
 from digsite.toys.tinyworld import training as module
+from digsite.toys.tinyworld.families import FAMILIES
 from digsite.toys.tinyworld.training import Training, rate, weighted_loss
 from digsite.toys.tinyworld.training import train as train_tinyworld
-from digsite.toys.tinyworld.world import FAMILIES
 
 SHORT = Training(steps=4, tokens=300, warm_up=2, threads=1)
 
@@ -38,7 +38,7 @@ def test_the_folder_loads_with_transformers_and_has_a_card(tmp_path):
     assert network.config.vocab_size == len(AutoTokenizer.from_pretrained(out))
     card = (out / "README.md").read_text()
     assert "digsite toys train tinyworld --steps 4 --seed 0" in card
-    assert re.search(r"\| ioi \| accuracy \| 0\.\d+ \| 20 \| 0\.\d+ \| 0\.95 \|", card)
+    assert re.search(r"\| ioi \| accuracy \| 0\.\d+ \| 20 \| 0\.\d+ \| 0\.95 held out \|", card)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["world"]
 
 

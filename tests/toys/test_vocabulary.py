@@ -5,8 +5,8 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from digsite.toys.tinyworld.families import FAMILIES
 from digsite.toys.tinyworld.vocabulary import BOS, EOS, UNK, pieces, tokenizer, vocabulary
-from digsite.toys.tinyworld.world import FAMILIES
 
 
 @pytest.fixture(scope="module")

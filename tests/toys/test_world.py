@@ -7,8 +7,9 @@ import pytest
 
 from digsite.tasks.words import CAPITALS, FEMALE, MALE, NAMES
 from digsite.toys.tinyworld.documents import Author
+from digsite.toys.tinyworld.families import FAMILIES
 from digsite.toys.tinyworld.vocabulary import BOS, pieces
-from digsite.toys.tinyworld.world import FAMILIES, HOMES, held_out, rest_of_brackets
+from digsite.toys.tinyworld.world import HOMES, held_out, rest_of_brackets
 
 BY_NAME = {family.name: family for family in FAMILIES}
 

@@ -34,13 +34,15 @@ About one combination of words in ten is held out: it never occurs in training (
 
 ## Held-out table
 Accuracy: the top token of the whole vocabulary is a right answer. Mass: mean probability on the right answers. "held
-out" is on combinations that were never trained on, "trained" on others.
+out" is on combinations that were never trained on, "trained" on others; n counts the held-out prompts.
 
 | family | measure | held out | n | trained | target |
 |---|---|---|---|---|---|
 {table}
 
-Families without a target are trained too and reported as they come; a low number there is a finding, not a fault.
+Facts (capitals, languages, colors, homes) can only be recalled, so their target is for trained sentences; "held out" is
+the same fact in a sentence in which it was never said. Families without a target are trained too and reported as they
+come; a low number there is a finding, not a fault.
 """
 
 
@@ -56,7 +58,7 @@ def card(training: Mapping[str, Any], scores: list[Score], *, parameters: int, w
     """
     rows = [
         f"| {score.family} | {score.measure} | {score.unseen:.3f} | {score.n} | {score.seen:.3f} | "
-        f"{'–' if score.target is None else f'{score.target:.2f}'} |"
+        f"{'–' if score.target is None else f'{score.target:.2f} {score.judged_on}'} |"
         for score in scores
     ]
     return _TEXT.format(

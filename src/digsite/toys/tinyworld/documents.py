@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from digsite.tasks.sampling import pick
+from digsite.toys.tinyworld.families import FAMILIES
 from digsite.toys.tinyworld.vocabulary import BOS, EOS, PAD, pieces, vocabulary
-from digsite.toys.tinyworld.world import FAMILIES, Family
+from digsite.toys.tinyworld.world import Family
 
 WIDTH = 48
 

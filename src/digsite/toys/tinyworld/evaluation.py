@@ -12,8 +12,9 @@ from transformers import PreTrainedModel
 
 from digsite.tasks.examples import Example
 from digsite.tasks.sampling import distinct
+from digsite.toys.tinyworld.families import FAMILIES
 from digsite.toys.tinyworld.vocabulary import BOS, PAD, pieces, vocabulary
-from digsite.toys.tinyworld.world import FAMILIES, Family
+from digsite.toys.tinyworld.world import Family
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Score:
         unseen: On held-out combinations, fraction.
         n: How many such examples there are, at most as many as asked for.
         seen: On combinations that were trained on, fraction.
-        target: What `unseen` should reach; None is reported as it comes.
+        target: What the model should reach; None is reported as it comes.
+        judged_on: Which of the two the target is for, "held out" or "trained".
     """
 
     family: str
@@ -36,11 +38,12 @@ class Score:
     n: int
     seen: float
     target: float | None
+    judged_on: str
 
     @property
     def reached(self) -> bool:
         """Whether the target is met, where there is one."""
-        return self.target is None or self.unseen >= self.target
+        return self.target is None or (self.unseen if self.judged_on == "held out" else self.seen) >= self.target
 
 
 def evaluate(
@@ -65,6 +68,7 @@ def evaluate(
             n=len(unseen),
             seen=float(np.mean(seen)),
             target=family.target,
+            judged_on=family.judged_on,
         )
         for family in families
         for unseen in [score(network, _examples(family, n, seed, family.unseen), family.measure)]
