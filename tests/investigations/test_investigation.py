@@ -55,6 +55,7 @@ def test_it_comes_back_from_disk(answer, tmp_path):
 
     answer.save(tmp_path / "result")
     again = load_result(tmp_path / "result")
+    assert isinstance(again, type(answer))
     assert again.verdict == answer.verdict
     torch.testing.assert_close(again.denoise.patched, answer.denoise.patched, rtol=0, atol=0)
 
@@ -72,6 +73,7 @@ def test_the_same_seed_gives_the_same_answer(answer):
     model = digsite.load("digsite/tinyworld", verify=False)
     task = digsite.tasks.ioi(model, n=40)
     again = digsite.investigate(model, task, random_sets=40, random_examples=20)
+    assert again.ablation is not None
     assert again.ablation.components == answer.ablation.components
     torch.testing.assert_close(again.ablation.random_keep, answer.ablation.random_keep)
 

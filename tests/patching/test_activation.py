@@ -19,7 +19,8 @@ def model_of(name):
 
 def one_by_one(model, task, result, at, direction):
     """The definition: for each cell one pass over all rows with one patch."""
-    base, source = (task.corrupt, task.clean) if direction == "denoise" else (task.clean, task.corrupt)
+    ends = task.clean, task.require_corrupt()
+    source, base = ends if direction == "denoise" else ends[::-1]
     found = []
     for site, place in zip(result.sites, result.places, strict=True):
         donor = model.run(source, read=[site])
@@ -35,27 +36,23 @@ def test_a_sweep_equals_one_forward_a_patch(name, at):
     model, task = model_of(name), paired_task()
     for direction in ("denoise", "noise"):
         result = activation_patching(model, task, SITES, direction=direction, at=at, batch_rows=24)
-        torch.testing.assert_close(
-            result.patched, one_by_one(model, task, result, at, direction), rtol=1e-4, atol=1e-4
-        )
+        torch.testing.assert_close(result.patched, one_by_one(model, task, result, at, direction), rtol=1e-4, atol=1e-4)
         assert result.effects.abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("site", ["layers.1.attn.q[1]", "layers.1.attn.k[0]", "layers.1.attn.v[0]", "layers.1.attn.pattern[2]"])
+@pytest.mark.parametrize(
+    "site", ["layers.1.attn.q[1]", "layers.1.attn.k[0]", "layers.1.attn.v[0]", "layers.1.attn.pattern[2]"]
+)
 def test_inside_attention(site):
     model, task = model_of("llama"), paired_task()
     result = activation_patching(model, task, site, at="each")
-    torch.testing.assert_close(
-        result.patched, one_by_one(model, task, result, "each", "denoise"), rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(result.patched, one_by_one(model, task, result, "each", "denoise"), rtol=1e-4, atol=1e-4)
 
 
 def test_rotated_keys_are_patched_at_their_own_column():
     model, task = model_of("llama"), paired_task()
     result = activation_patching(model, task, "layers.1.attn.k_rot[0]", at="each")
-    torch.testing.assert_close(
-        result.patched, one_by_one(model, task, result, "each", "denoise"), rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(result.patched, one_by_one(model, task, result, "each", "denoise"), rtol=1e-4, atol=1e-4)
 
 
 def test_patching_the_whole_stream_carries_everything():

@@ -124,8 +124,9 @@ class Investigation(Result):
         said = (
             f"It does the task {does}. {_counted(a.components)} of {len(self.denoise.sites)} components carry it: "
             f"knocking out just those takes the {metric} from {a.clean.mean():.2f} to {a.knockout.mean():.2f} "
-            f"({a.left[0]:.0%} of the behaviour left), keeping just those keeps {a.kept[0]:.0%}. "
-            f"Of {draws} random sets of the same size {_none(draws - breaks)} breaks it as much and {_none(draws - keeps)} keeps as much."
+            f"({_percent(a.left[0])} of the behaviour left), keeping just those keeps {_percent(a.kept[0])}. "
+            f"Of {draws} random sets of the same size {_none(draws - breaks)} breaks it as much "
+            f"and {_none(draws - keeps)} keeps as much."
         )
         if not self.holds:
             said += " That is not beyond chance: the set did not beat its control."
@@ -153,8 +154,8 @@ class Investigation(Result):
         for name in a.components:
             row = rows[name]
             beats = row["low"] > row["null_high"] or row["high"] < row["null_low"]
-            numbers = (row[key] for key in ("effect", "low", "high", "null", "n"))
-            claims.append(Claim(f"{name} is needed by itself", *numbers, "share", beats))
+            numbers = {key: row[key] for key in ("effect", "low", "high", "null", "n")}
+            claims.append(Claim(f"{name} is needed by itself", **numbers, unit="share", supported=beats))
         return claims
 
     def to_frame(self) -> pl.DataFrame:
@@ -228,6 +229,10 @@ def _described(a: AblationResult, which: str) -> dict[str, Any]:
 
 def _spread(values: Tensor) -> dict[str, float]:
     return {"mean": float(values.mean()), "min": float(values.min()), "max": float(values.max())}
+
+
+def _percent(share: float) -> str:
+    return f"{round(100 * share) + 0} %"
 
 
 def _none(count: int) -> str:

@@ -12,6 +12,7 @@
 """
 
 from dataclasses import fields
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -82,8 +83,9 @@ def investigate(
             chosen, path = _proposed(model, task.take(slice(0, half)), denoise.effects, noise.effects)
             next(steps)
             held_out = task.take(slice(half, None))  # 6.
-            knobs = {"random_sets": random_sets, "random_examples": random_examples, "seed": seed}
-            judged = ablation(model, held_out, chosen, **knobs)
+            judged = ablation(
+                model, held_out, chosen, random_sets=random_sets, random_examples=random_examples, seed=seed
+            )
         for _ in steps:
             pass
     return Investigation(
@@ -106,8 +108,9 @@ def investigate(
 
 
 def _card(task: Task) -> TaskCard:
-    told = task.summary()
-    return TaskCard(**{field.name: told[field.name] for field in fields(TaskCard)} | {"spans": tuple(told["spans"])})
+    told: dict[str, Any] = task.summary()
+    told["spans"] = tuple(told["spans"])
+    return TaskCard(**{field.name: told[field.name] for field in fields(TaskCard)})
 
 
 def _correct(model: Model, task: Task) -> Float[Tensor, " example"]:

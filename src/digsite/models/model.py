@@ -471,12 +471,12 @@ def adapters_off(hf: nn.Module):
         layers = [module for module in hf.modules() if hasattr(module, "_disable_adapters")]
         before = [layer._disable_adapters for layer in layers]
         for layer in layers:
-            layer._disable_adapters = True  # pyright: ignore[reportAttributeAccessIssue]
+            vars(layer)["_disable_adapters"] = True
         try:
             yield
         finally:
             for layer, value in zip(layers, before, strict=True):
-                layer._disable_adapters = value  # pyright: ignore[reportAttributeAccessIssue]
+                vars(layer)["_disable_adapters"] = value
 
     return off()
 
@@ -495,7 +495,7 @@ def _keeper(tokens: Tokens, plan: Plan) -> Any:
         if places is not None:
             query_axis = "dst" in SITES[key[1]].axes and x.ndim == len(SITES[key[1]].axes)
             x = x.movedim(2, 1) if query_axis else x
-            x = x[places.rows.to(x.device), places.columns.to(x.device)].unflatten(0, (-1, places.per_row))
+            x = x[places.rows.to(x.device), places.columns.to(x.device)].unflatten(0, (-1, places.per_row or 0))
             x = x.squeeze(1) if one else x
             if query_axis:
                 x = x if one else x.movedim(2, 1)

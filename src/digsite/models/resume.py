@@ -71,7 +71,8 @@ class Resumable:
             model.hf(**kwargs, past_key_values=cache, use_cache=True)
         if any(type(layer) is not DynamicLayer for layer in cache.layers):
             return None
-        return [(layer.keys, layer.values) for layer in cache.layers]  # pyright: ignore[reportReturnType]
+        kept: list[Any] = cache.layers
+        return [(layer.keys, layer.values) for layer in kept]
 
     def shares_positions(self) -> bool:
         """Whether a pass may start at a later column."""
