@@ -6,7 +6,7 @@ from digsite.models.edits import add as add
 from digsite.models.edits import apply as apply
 from digsite.models.edits import cap as cap
 from digsite.models.edits import patch as patch
-from digsite.models.edits import replace_ as replace
+from digsite.models.edits import replace as replace
 from digsite.models.edits import scale as scale
 from digsite.models.edits import swap as swap
 from digsite.models.load import load as load

@@ -5,8 +5,9 @@ tokens, so an edit means the same under padding and with a KV cache. Nothing her
 an edit when the forward pass reaches its site.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -69,7 +70,7 @@ class Edit:
             at = at[rows]
         if self.op == "swap" and total != stop - start:
             raise BadInput(explain(f"A swap at {self.site} joins rows", do="run all rows in one batch"))
-        return replace(self, value=value, at=at, rows=chosen)
+        return dataclasses.replace(self, value=value, at=at, rows=chosen)
 
     def _has_rows(self, value: Tensor, total: int) -> bool:
         at_one = isinstance(self.at, int) or (isinstance(self.at, Tensor) and self.at.ndim == 1)
@@ -80,7 +81,7 @@ class Edit:
 Where = str | Site
 
 
-def replace_(site: Where, value: Tensor, *, at: Positions = None, rows: Sequence[int] | None = None) -> Edit:
+def replace(site: Where, value: Tensor, *, at: Positions = None, rows: Sequence[int] | None = None) -> Edit:
     """Put a value in the place of what the model computed.
 
     Args:
@@ -119,7 +120,7 @@ def cap(
     rows: Sequence[int] | None = None,
 ) -> Edit:
     """Keep the reading along a direction at or below a limit: x - relu(x·v - limit) v, with v of unit norm."""
-    return replace(_edit(site, "cap", _unit(direction), at, rows), limit=limit)
+    return dataclasses.replace(_edit(site, "cap", _unit(direction), at, rows), limit=limit)
 
 
 def swap(site: Where, order: Sequence[int], *, at: Positions = None) -> Edit:
@@ -135,7 +136,7 @@ def apply(
     rows: Sequence[int] | None = None,
 ) -> Edit:
     """Your own pure function of the selected value. It cannot be saved as data, as the other edits can."""
-    return replace(_edit(site, "apply", None, at, rows), function=function)
+    return dataclasses.replace(_edit(site, "apply", None, at, rows), function=function)
 
 
 def patch(
@@ -204,7 +205,7 @@ def ablate(
         return _edit(site, "scale", 0.0, at, rows)
     if over is None:
         raise BadInput(explain(f"how={how!r} needs something to measure it on", do="pass over=tokens or over=corpus"))
-    return replace(_edit(site, "replace", None, at, rows), over=over, how=how, seed=seed)
+    return dataclasses.replace(_edit(site, "replace", None, at, rows), over=over, how=how, seed=seed)
 
 
 def _edit(site: Where, op: str, value: Any, at: Positions, rows: Sequence[int] | None) -> Edit:
