@@ -72,8 +72,13 @@ def test_drawing_leaves_no_figure_open():
 
 def test_a_notebook_gets_the_picture_and_its_colours():
     figure = some_map(caption="Two heads <stand> out.")
-    html = figure._repr_html_()
-    assert "<svg" in html and "prefers-color-scheme:dark" in html and "Two heads &lt;stand&gt; out." in html
+    html = "<p>Out</p>" + figure._repr_html_()
+    assert (
+        html.startswith("<p>Out</p><div")
+        and "<svg" in html
+        and "prefers-color-scheme:dark" in html
+        and "Two heads &lt;stand&gt; out." in html
+    )
     assert figure._repr_svg_() == figure.svg()
 
 

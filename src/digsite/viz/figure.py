@@ -110,4 +110,4 @@ class Figure:
         return self.svg()
 
     def _repr_html_(self) -> str:
-        return render("notebook.html", figure=self)
+        return str(render("notebook.html", figure=self))

@@ -85,7 +85,7 @@ class Report:
         return write_whole(path, self.html())
 
     def _repr_html_(self) -> str:
-        return render("frame.html", page=self.html(), title=self.title)
+        return str(render("frame.html", page=self.html(), title=self.title))
 
 
 def _groups(section: Section) -> list[list[Part]]:
