@@ -58,10 +58,7 @@ def null_histogram(
     """
     references = dict(references or {})
     finite = null[np.isfinite(null)]
-    if not len(finite) or not np.isfinite(claim.value):
-        asked = f"{title!r} needs a claim and a control to stand against"
-        found = f"a claim of {claim.value} and {len(finite)} finite control values"
-        raise BadInput(explain(asked, found=found, do="Run the control, and look why the value is missing"))
+    _check(claim, finite, title)
     if len(finite) < len(null):
         null_name += f" ({len(null) - len(finite)} without a value)"
     given = [*finite.tolist(), claim.low, claim.high, claim.value, *references.values()]
@@ -84,11 +81,16 @@ def null_histogram(
         if each.line_at is not None:
             _draw_line(plot, each.line_at, lowest - 18 * shelf + 8, each.colour)
         _write(plot, each.left, lowest - 18 * shelf, each.text, each.colour)
-    plot.plot([MARGIN, WIDTH - MARGIN], [foot, foot], color=LIGHT.line, linewidth=1.2, clip_on=False)
-    for step, label in zip(scale.steps, scale.labels, strict=True):
-        canvas.text(_across(scale, step), foot + 12, label, colour=LIGHT.soft, across="center")
+    _draw_scale(canvas, plot, scale)
     frame = _frame(null, claim, references, n)
     return Figure(title=title, caption=caption, data=frame, code=code, canvas=canvas)
+
+
+def _check(claim: Estimate, finite: np.ndarray, title: str) -> None:
+    if not len(finite) or not np.isfinite(claim.value):
+        asked = f"{title!r} needs a claim and a control to stand against"
+        found = f"a claim of {claim.value} and {len(finite)} finite control values"
+        raise BadInput(explain(asked, found=found, do="Run the control, and look why the value is missing"))
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,13 @@ def _draw_claim(plot: Plot, interval: tuple[float, float], place: float, middle:
     plot.plot(interval, [middle] * 2, color=LIGHT.mark, linewidth=3, zorder=4, solid_capstyle="round")
     (point,) = plot.plot([place], [middle], marker="o", markersize=10, color=LIGHT.mark, zorder=5)
     return point
+
+
+def _draw_scale(canvas: Canvas, plot: Plot, scale: Scale) -> None:
+    foot = plot.get_ylim()[0]
+    plot.plot([MARGIN, WIDTH - MARGIN], [foot, foot], color=LIGHT.line, linewidth=1.2, clip_on=False)
+    for step, label in zip(scale.steps, scale.labels, strict=True):
+        canvas.text(_across(scale, step), foot + 12, label, colour=LIGHT.soft, across="center")
 
 
 def _draw_line(plot: Plot, place: float, start: float, colour: str) -> None:
