@@ -61,7 +61,7 @@ def test_a_folder_with_other_things_is_refused_before_any_work(tmp_path):
     shown = run("investigate", "--model", MODEL, "--task", "ioi", "--n", "8", "--out", str(tmp_path))
     assert shown.code == 1
     assert "thesis.tex" in shown.err
-    assert "needs about" not in shown.err
+    assert "needs up to" not in shown.err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 

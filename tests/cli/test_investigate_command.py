@@ -43,10 +43,10 @@ def test_it_fits_80_columns_and_is_plain_in_a_pipe(told):
 
 
 def test_it_says_beforehand_what_it_will_need(told, document):
-    needed = re.search(r"needs about ([\d,]+) rows", told.err)
+    needed = re.search(r"needs up to ([\d,]+) rows", told.err)
     assert needed
     rows = int(needed.group(1).replace(",", ""))
-    assert document["cost"]["rows"] / 1.5 < rows < document["cost"]["rows"] * 1.5
+    assert rows / 3 < document["cost"]["rows"] < rows * 1.05
 
 
 def test_json_has_the_stable_keys_and_the_files_are_there(document, place):

@@ -39,7 +39,6 @@ def investigate(
         out: Folder for the result and report.html; an older result there is replaced. Unless given, a new folder
             investigations/TASK_MODEL.
     """
-    from digsite.investigations import investigate as find_out
 
     ask = examples.of(task)
     loaded = loading.load(model)
@@ -89,11 +88,13 @@ def unused(folder: Path) -> Path:
 
 
 def _rows(model: "Model", task: "Task", random_sets: int) -> int:
-    """Rows that an investigation sends through the model, about: as its steps say."""
+    """Rows that an investigation sends through the model at most, step by step."""
+    from digsite.investigations.investigation import CANDIDATES, CHOOSING
+
     n, parts = len(task.clean), len(digsite.components(model))
     lengths = set(task.clean.lengths)
     places = model.n_layers * (lengths.pop() if len(lengths) == 1 else len(task.spans) + 1)
     patching = (2 * parts + places) * (n + min(32, n))
-    choosing = parts * n // 2
+    choosing = sum(min(CANDIDATES, left) for left in range(1, parts + 1)) * min(CHOOSING, n // 2)
     judging = 2 * random_sets * min(50, n // 2)
     return 12 * n + patching + choosing + judging

@@ -23,7 +23,7 @@ def say_needs(model: "Model", task: "Task", rows: int) -> None:
     for reason, number in told["dropped"].items():
         note(f"  dropped {number}: {reason}")
     time_left = duration(rows * _pace(model, task))
-    note(f"needs about {_rounded(rows):,} rows through the model, at most {time_left} or so here")
+    note(f"needs up to {_rounded(rows):,} rows through the model, about {time_left} here")
 
 
 def _pace(model: "Model", task: "Task") -> float:
