@@ -161,12 +161,7 @@ def _prompts(task: Task, count: int = 12) -> tuple[Prompt, ...]:
     for example in range(min(count, len(task))):
         row = int(task.right.rows[example, 0])
         right, wrong = (
-            tuple(
-                tokenizer.decode(ids[mask].tolist())
-                for ids, mask in zip(side.ids[example], side.mask[example], strict=True)
-                if mask.any()
-            )
-            for side in (task.right, task.wrong)
+            tuple("".join(answer) for answer in side.spelled(example, tokenizer)) for side in (task.right, task.wrong)
         )
         shown.append(
             Prompt(

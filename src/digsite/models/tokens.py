@@ -15,6 +15,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from digsite._core.errors import BadInput, explain
+from digsite._core.visible import visible
 
 Positions = int | slice | Sequence[int] | Tensor | None
 
@@ -171,7 +172,7 @@ class Tokens:
     def __repr__(self) -> str:
         shown = []
         for row, strings in enumerate(self.strings[:4]):
-            cells = [s.replace(" ", "·").replace("\n", "⏎") for s in strings]
+            cells = [visible(s) for s in strings]
             body = "│".join(cells if len(cells) <= 40 else [*cells[:20], "…", *cells[-20:]])
             shown.append(f"  {row}: {body}  ({len(strings)} tokens)")
         more = [f"  … {len(self) - 4} more rows"] if len(self) > 4 else []

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from rich.text import Text
 
+from digsite._core.visible import visible
+
 _ANSWERS_SHOWN = 4
 _WIDTH, _INDENT = 80, 10
 
@@ -17,11 +19,6 @@ class Shown(NamedTuple):
     corrupt: Sequence[str] | None
     right: Sequence[Sequence[str]]
     wrong: Sequence[Sequence[str]]
-
-
-def visible(token: str) -> str:
-    """A token's text with its spaces and line breaks made visible."""
-    return token.replace(" ", "·").replace("\n", "⏎")
 
 
 def preview(head: Sequence[str], examples: Iterable[Shown]) -> Text:

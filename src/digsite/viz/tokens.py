@@ -10,9 +10,8 @@ from itertools import zip_longest
 
 from markupsafe import Markup
 
+from digsite._core.visible import visible
 from digsite.viz.html import render
-
-_SHOWN = str.maketrans({" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +51,7 @@ def token_text(token: str, *, special: bool = False) -> str:
     """
     if special:
         return f"⟨{token.strip('<|>[]⟨⟩ ') or token}⟩"
-    shown = token.translate(_SHOWN)
-    return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in shown) or "∅"
+    return visible(token)
 
 
 def token_rows(pairs: Sequence[TokenPair], *, bos: str = "") -> Markup:
