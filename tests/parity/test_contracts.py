@@ -16,17 +16,19 @@ EPS = 1e-5
 
 
 def wrapped(hf, attention="eager"):
-    made = wrap(hf, None, name=hf.config.model_type, revision=None, attention=attention)
-    made.verify()  # finds what the model overwrites in place
-    return made
+    return wrap(hf, None, name=hf.config.model_type, revision=None, attention=attention)
+
+
+@pytest.fixture(scope="module", params=EVERY)
+def verified(request):
+    """A model of one architecture, and what was measured of its contracts in every layer."""
+    model = wrapped(tiny(request.param))
+    return model, model.verify(layers=range(model.n_layers))
 
 
 @pytest.fixture(scope="module")
-def model(request):
-    return wrapped(tiny(request.param))
-
-
-every = pytest.mark.parametrize("model", EVERY, indirect=True, scope="module")
+def model(verified):
+    return verified[0]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,6 @@ def need(model, *names):
 
 
 # -- exactness -----------------------------------------------------------------------------------------------------
-@every
 def test_reading_and_writing_back_leave_every_logit(model, tokens):
     reference = alone(model, tokens)
     assert torch.equal(model.run(tokens, read=model.sites).logits, reference)
@@ -91,6 +92,8 @@ def test_reading_and_writing_back_leave_every_logit(model, tokens):
 @pytest.mark.parametrize("name", HALF)
 def test_reading_is_exact_in_bfloat16(name, rows):
     model = wrapped(tiny(name, torch.bfloat16))
+    found = model.verify()
+    assert found.passed, found
     tokens = grid(rows)
     run = model.run(tokens, read=model.sites)
     assert torch.equal(run.logits, alone(model, tokens))
@@ -100,9 +103,8 @@ def test_reading_is_exact_in_bfloat16(name, rows):
     }
 
 
-@every
-def test_every_contract_holds_in_every_layer(model):
-    found = model.verify(layers=range(model.n_layers))
+def test_every_contract_holds_in_every_layer(verified):
+    model, found = verified
     assert found.passed, found
     seen = {contract.name for contract in found.contracts if contract.difference is not None}
     assert {"fires", "reads", "writes", "causal", "embedding", "readout"} <= seen
@@ -110,7 +112,6 @@ def test_every_contract_holds_in_every_layer(model):
         assert {"stream", "projections", "meeting", "pattern", "mixing", "heads"} <= seen
 
 
-@every
 def test_a_run_leaves_nothing_behind(model, tokens):
     before = {id(module): dict(module.__dict__) for module in model.hf.modules()}
     hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.hf.modules()]
@@ -136,7 +137,6 @@ def test_a_run_leaves_nothing_behind(model, tokens):
 
 
 # -- what the sites are --------------------------------------------------------------------------------------------
-@every
 def test_the_stream_adds_up(model, tokens):
     run = model.run(tokens, read=model.sites)
     for layer in range(model.n_layers):
@@ -150,7 +150,6 @@ def test_the_stream_adds_up(model, tokens):
             assert torch.equal(run[f"layers.{layer}.resid_pre"], run[f"layers.{layer - 1}.resid_post"])
 
 
-@every
 def test_heads_mix_their_values_and_add_up(model, tokens):
     need(model, "attn.pattern", "attn.v", "attn.z")
     run = model.run(tokens, read=[site for site in model.sites if site.layer == 1])
@@ -167,7 +166,6 @@ def test_heads_mix_their_values_and_add_up(model, tokens):
     assert apart(result, run["layers.1.attn.result"], tokens.mask) <= EPS
 
 
-@every
 def test_weights_make_queries_keys_and_values(model, tokens):
     need(model, "attn.q", "attn.k", "attn.v")
     run = model.run(tokens, read=[f"layers.1.{part}" for part in ("resid_pre", "attn.q", "attn.k", "attn.v")])
@@ -189,7 +187,6 @@ def test_weights_make_queries_keys_and_values(model, tokens):
 
 
 # -- what edits do -------------------------------------------------------------------------------------------------
-@every
 def test_every_site_of_a_layer_is_causal(model, tokens):
     """An edit at one position changes the logits from there on, in that row alone."""
     reference = model.run(tokens).logits
@@ -207,7 +204,6 @@ def test_every_site_of_a_layer_is_causal(model, tokens):
         assert gap[[0, 2]][tokens.mask[[0, 2]]].max() < EPS, f"{site} changes other rows"
 
 
-@every
 def test_an_edit_of_a_heads_input_is_its_two_run_definition(model, tokens):
     need(model, "attn.q_in", "attn.k_in", "attn.v_in")
     resid = model.run(tokens, read=["layers.1.resid_pre"])["layers.1.resid_pre"]
@@ -229,7 +225,6 @@ def test_an_edit_of_a_heads_input_is_its_two_run_definition(model, tokens):
         assert torch.equal(read[f"layers.1.attn.{part}_in"][:, :, head], resid)
 
 
-@every
 def test_resid_mid_is_the_stream_and_not_a_branch(model, tokens):
     need(model, "resid_mid")
     vector = torch.randn(model.d_model, generator=torch.Generator().manual_seed(4))
@@ -241,7 +236,6 @@ def test_resid_mid_is_the_stream_and_not_a_branch(model, tokens):
     assert apart(middle, branch, tokens.mask) > 1e-3
 
 
-@every
 def test_a_norm_is_frozen_by_its_scale(model, tokens):
     """With the scale of another run, the norm is the linear map of that run."""
     need(model, "attn.norm", "attn.norm.scale")
@@ -261,7 +255,6 @@ def metric(logits):
     return (logits * weights).sum()
 
 
-@every
 def test_gradients_are_those_of_explicit_perturbations(model, rows):
     """What a site's gradient says equals autograd through a vector that an edit adds there."""
     tokens = grid([rows[0], rows[0][::-1]])
@@ -279,7 +272,6 @@ def test_gradients_are_those_of_explicit_perturbations(model, rows):
         assert apart(gradient, explicit) <= 1e-4 * float(explicit.abs().max()), site
 
 
-@every
 def test_gradients_of_heads_are_slices_of_gradients(model, rows):
     need(model, "attn.q_in", "attn.v_in", "attn.z")
     tokens, head = grid([rows[0]]), model.n_kv_heads - 1
@@ -293,7 +285,6 @@ def test_gradients_of_heads_are_slices_of_gradients(model, rows):
         assert apart(one, all_.select(axis, head)) <= 1e-4 * float(all_.abs().max()), site
 
 
-@every
 def test_the_gradient_of_resid_mid_is_that_of_attn_out(model, rows):
     need(model, "resid_mid")
     sites = ["layers.1.resid_mid", "layers.1.attn.out"]
@@ -302,7 +293,6 @@ def test_the_gradient_of_resid_mid_is_that_of_attn_out(model, rows):
     assert apart(middle, out) <= 1e-4 * float(out.abs().max())
 
 
-@every
 def test_gradients_agree_with_finite_differences(model, rows):
     tokens = grid([rows[0]])
     parts = ("resid_pre", "attn.q_in", "attn.z", "resid_mid", "mlp.act")
@@ -321,7 +311,6 @@ def test_gradients_agree_with_finite_differences(model, rows):
 
 
 # -- padding and batches -------------------------------------------------------------------------------------------
-@every
 def test_padding_on_either_side_changes_nothing(model, rows):
     """Logits, sites and edits at absolute positions are those of each row alone."""
     sites = [site for site in model.sites if site.layer in (0, 2) and "dst" not in site.kind.axes]
@@ -339,7 +328,6 @@ def test_padding_on_either_side_changes_nothing(model, rows):
                 assert apart(run[site][row, where], single[site][0]) <= 10 * EPS * (1 + float(single[site].abs().max()))
 
 
-@every
 def test_a_batch_is_its_rows(model, tokens):
     sites = [site for site in model.sites if site.layer in (1, None)]
     whole = model.run(tokens, read=sites)
@@ -365,6 +353,8 @@ def test_fused_attention_serves_all_but_scores_and_pattern(name, tokens):
             wrap(hf, None, name=name, revision=None, attention="sdpa")
         return
     eager, fused = wrapped(hf), wrapped(hf, "sdpa")
+    found = fused.verify(layers=[1])
+    assert found.passed, found
     lost = {site.name for site in eager.sites} - {site.name for site in fused.sites}
     inside = {"attn.scores", "attn.pattern"} | ({"attn.q_rot", "attn.k_rot"} if eager.anatomy.arch.tapped else set())
     assert lost == (inside if eager.n_heads else set())
@@ -373,5 +363,5 @@ def test_fused_attention_serves_all_but_scores_and_pattern(name, tokens):
             fused.run(tokens, read=["layers.1.attn.pattern"])
     assert torch.equal(fused.run(tokens, read=fused.sites).logits, alone(fused, tokens, "sdpa"))
     if name != "falcon_sequential":  # transformers' own fused alibi differs from its eager alibi
-        assert apart(fused.run(tokens).logits, eager.run(tokens).logits, tokens.mask) <= 1e-3
+        assert apart(fused.run(tokens).logits, alone(eager, tokens), tokens.mask) <= 1e-3
     assert hf.config._attn_implementation == "eager"
