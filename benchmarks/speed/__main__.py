@@ -37,6 +37,7 @@ def run(
     """
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     warnings.filterwarnings("ignore")  # of peers
     table = import_module(f".{name}", __package__).measure(peers=peers, rounds=rounds)
     print(table.to_json()) if json else table.show()

@@ -1,19 +1,20 @@
 """What loading a model costs in memory, beside Hugging Face's own `from_pretrained`.
 
 1. A model of GPT-2 small's shape (0.5 GB in float32) is saved into a temporary folder.
-2. Every variant loads it in a process of its own, which first imports torch and transformers, and reports its peak
-   resident memory and how far that is above the moment after those imports.
-3. The ratio is of the second number, so that imports of torch do not hide a difference; importing the library itself
-   counts as its own.
+2. Every variant loads it in a process of its own, which first imports torch and transformers, and says how far its peak
+   resident memory rises above the moment after those imports. Importing the library itself counts as its own.
+3. Twice: after loading, and after a first pass over 4 × 128 tokens. The second is what one needs to work with a model,
+   and what digsite is held to. The first says little: transformers maps a safetensors file into memory and lets the
+   first pass read it, while digsite looks at every weight (is it finite?) before it hands the model over.
 """
 
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ class Loader(NamedTuple):
     who: str
     name: str
     load: Callable[[str], Any]
+    """From a folder to something that is called with ids."""
     needs: str | None = None
     target: float | None = None
 
@@ -38,19 +40,22 @@ class Loader(NamedTuple):
 def _hugging_face(folder: str) -> Any:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+    AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    return partial(model, use_cache=False)  # what an analysis needs; the others keep no KV cache either
 
 
 def _digsite(folder: str, *, verify: bool) -> Any:
     import digsite
 
-    return digsite.load(folder, verify=verify)
+    model = digsite.load(folder, verify=verify)
+    return lambda ids: model.run(ids)
 
 
 def _hooked_transformer(folder: str, *, processed: bool) -> Any:
     from .peers import hooked_transformer
 
-    return hooked_transformer(_hugging_face(folder)[1], CONFIG, processed=processed)
+    return hooked_transformer(_hugging_face(folder).func, CONFIG, processed=processed)
 
 
 def _bridge(folder: str) -> Any:
@@ -62,13 +67,21 @@ def _bridge(folder: str) -> Any:
 def _nnsight(folder: str) -> Any:
     from nnsight import LanguageModel
 
-    return LanguageModel(folder, dispatch=True)
+    model = LanguageModel(folder, dispatch=True, attn_implementation="eager")
+
+    def traced(ids: Any) -> Any:
+        with model.trace(ids, use_cache=False):
+            logits = model.output.logits.save()
+        return logits
+
+    return traced
 
 
 def _interp_engine(folder: str) -> Any:
-    from interp_engine import load_model
+    from interp_engine import capture, load_model
 
-    return load_model(folder, backend="eager", device="cpu", dtype="float32")
+    model = load_model(folder, backend="eager", device="cpu", dtype="float32")
+    return lambda ids: capture(model, ids, [])
 
 
 LOADERS = {
@@ -78,18 +91,18 @@ LOADERS = {
         "digsite", "load, contracts measured", lambda folder: _digsite(folder, verify=True), None, TARGET
     ),
     "hooked": Loader(
-        "TransformerLens HookedTransformer",
+        "HookedTransformer",
         "no weight processing",
         lambda folder: _hooked_transformer(folder, processed=False),
         "transformer_lens",
     ),
     "hooked-processed": Loader(
-        "TransformerLens HookedTransformer",
+        "HookedTransformer",
         "default weight processing",
         lambda folder: _hooked_transformer(folder, processed=True),
         "transformer_lens",
     ),
-    "bridge": Loader("TransformerLens TransformerBridge", "boot_transformers", _bridge, "transformer_lens"),
+    "bridge": Loader("TransformerBridge", "boot_transformers", _bridge, "transformer_lens"),
     "nnsight": Loader("nnsight", "LanguageModel(dispatch=True)", _nnsight, "nnsight"),
     "interp-engine": Loader("interp-engine", 'load_model(backend="eager")', _interp_engine, "interp_engine"),
 }
@@ -104,34 +117,38 @@ def measure(*, peers: bool, rounds: int | None) -> Table:
     with tempfile.TemporaryDirectory() as folder:
         plain(CONFIG).save_pretrained(folder)
         _save_tokenizer(Path(folder))
-        peaks: dict[str, list[float]] = {name: [] for name in wanted}
+        peaks: dict[str, list[tuple[float, float]]] = {name: [] for name in wanted}
         for _ in range(repeats):
             for name in wanted:
                 peaks[name].append(_in_own_process(name, folder))
-    reference = statistics.median(peaks["huggingface"])
-    rows = []
-    for name, loader in wanted.items():
-        value = statistics.median(peaks[name])
-        rows.append(
-            Row(
-                setting="12 layers × 768 (GPT-2 small), 0.5 GB of float32 weights in a folder",
-                who=loader.who,
-                name=loader.name,
-                value=value,
-                ratio=value / reference,
-                low=min(peaks[name]) / reference,
-                high=max(peaks[name]) / reference,
-                target=loader.target,
-            )
-        )
+    rows = [
+        _row(setting, which, wanted[name], found, peaks["huggingface"])
+        for which, setting in enumerate(("loading alone", "loading and a first pass over 4 × 128 tokens"))
+        for name, found in peaks.items()
+    ]
     return Table(
         name="memory",
         question="How much memory does loading take, above torch and transformers alone?",
         unit="MB",
         spread="range",
         rows=rows,
-        conditions=conditions(rounds=repeats, memory="peak resident set above the imports"),
+        conditions=conditions(rounds=repeats, model="12 layers × 768, 0.5 GB float32"),
         left_out=[f"{needs} (not installed)" for needs in missing],
+    )
+
+
+def _row(setting: str, which: int, loader: Loader, found: list[tuple[float, float]], reference: list[Any]) -> Row:
+    values = [pair[which] for pair in found]
+    base = statistics.median(pair[which] for pair in reference)
+    return Row(
+        setting=setting,
+        who=loader.who,
+        name=loader.name,
+        value=statistics.median(values),
+        ratio=statistics.median(values) / base,
+        low=min(values) / base,
+        high=max(values) / base,
+        target=loader.target if which else None,
     )
 
 
@@ -141,8 +158,8 @@ def _save_tokenizer(folder: Path) -> None:
     tokenizer(folder)
 
 
-def _in_own_process(name: str, folder: str) -> float:
-    """Peak resident memory of one load above the imports, in 10^6 bytes."""
+def _in_own_process(name: str, folder: str) -> tuple[float, float]:
+    """How far loading, and then a first pass, push the peak above the imports, in 10^6 bytes."""
     # An empty cache, so that contracts that passed before are measured again.
     with tempfile.TemporaryDirectory() as cache:
         done = subprocess.run(
@@ -150,13 +167,16 @@ def _in_own_process(name: str, folder: str) -> float:
             capture_output=True,
             text=True,
             check=True,
-            env={**os.environ, "XDG_CACHE_HOME": cache},
+            env={**os.environ, "DIGSITE_CACHE": cache},
         )
-    return float(done.stdout.split()[-1])
+    loaded, passed = done.stdout.split()[-2:]
+    return float(loaded), float(passed)
 
 
 def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    """Peak resident memory; not `ru_maxrss`, in which a child process starts with what its parent had."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
 
 
 if __name__ == "__main__":
@@ -165,5 +185,8 @@ if __name__ == "__main__":
 
     torch.set_num_threads(1)
     before = _peak()
-    loaded = LOADERS[sys.argv[1]].load(sys.argv[2])
-    print(_peak() - before)
+    model = LOADERS[sys.argv[1]].load(sys.argv[2])
+    loaded = _peak()
+    with torch.no_grad():
+        model(torch.zeros(4, 128, dtype=torch.long))
+    print(loaded - before, _peak() - before)

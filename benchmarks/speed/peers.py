@@ -86,7 +86,7 @@ def _transformer_lens(who: str, model: Any, ids: Tensor) -> list[Variant]:
 
 
 def _hooked_transformer(config: GPT2Config, ids: Tensor) -> list[Variant]:
-    return _transformer_lens("TransformerLens HookedTransformer", hooked_transformer(plain(config), config), ids)
+    return _transformer_lens("HookedTransformer", hooked_transformer(plain(config), config), ids)
 
 
 def _bridge(config: GPT2Config, ids: Tensor) -> list[Variant]:
@@ -95,7 +95,7 @@ def _bridge(config: GPT2Config, ids: Tensor) -> list[Variant]:
     with tempfile.TemporaryDirectory() as folder:
         words = tokenizer(Path(folder))
         model = TransformerBridge.boot_transformers(folder, hf_model=plain(config), tokenizer=words, device="cpu")
-    return _transformer_lens("TransformerLens TransformerBridge", model, ids)
+    return _transformer_lens("TransformerBridge", model, ids)
 
 
 def _nnsight(config: GPT2Config, ids: Tensor) -> list[Variant]:

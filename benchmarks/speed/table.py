@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
@@ -102,19 +103,19 @@ class Table:
         sign = "≤" if self.better == "lower" else "≥"
         target = "" if row.target is None else f"{sign} {row.target:g} " + ("met" if self.met(row) else "MISSED")
         number = f"{row.value:.2f}" if row.value < 100 else f"{row.value:.0f}"
-        return [row.who, row.name, number, f"{row.ratio:.2f}{interval}", equality, target]
+        return [f"{row.who}: {row.name}", number, f"{row.ratio:.2f}{interval}", equality, target]
 
     @property
     def headings(self) -> list[str]:
         """Names of the columns of `cells`."""
-        return ["who", "what", self.unit, f"ratio ({self.spread})", "max diff", "target"]
+        return ["", self.unit, f"ratio ({self.spread})", "max diff", "target"]
 
     def show(self) -> None:
         """Prints the table."""
         console = Console()
         console.print(self.question, highlight=False)
         for setting in dict.fromkeys(row.setting for row in self.rows):
-            shown = RichTable(*self.headings, title=setting, title_justify="left")
+            shown = RichTable(*self.headings, title=setting, title_justify="left", box=box.SIMPLE)
             for row in self.rows:
                 if row.setting == setting:
                     shown.add_row(*self.cells(row))
