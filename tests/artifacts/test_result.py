@@ -72,7 +72,7 @@ def test_results_need_no_figure_library():
 
 
 def test_every_result_of_digsite_has_fields_that_can_be_saved():
-    rooms = [import_module(f"digsite.{name}") for name in ("lenses", "patching", "investigate")]
+    rooms = [import_module(f"digsite.{name}") for name in ("lenses", "patching", "investigations")]
     kinds = {
         kind for room in rooms for kind in vars(room).values() if isinstance(kind, type) and issubclass(kind, Result)
     }

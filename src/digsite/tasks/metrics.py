@@ -220,7 +220,7 @@ def measure_answers(
 
 def _last_columns(
     what: str, logits: Float[Tensor, "batch pos vocab"], right: Answers, wrong: Answers
-) -> Float[Tensor, "batch keep vocab"]:
+) -> Float[Tensor, "batch columns vocab"]:
     keep = max(right.ids.shape[-1], wrong.ids.shape[-1])
     rows = 1 + max(int(side.rows[side.real].max()) for side in (right, wrong) if side.real.any())
     if logits.shape[0] != rows or logits.shape[1] < keep:

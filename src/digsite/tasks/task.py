@@ -31,7 +31,7 @@ from digsite.tasks.preview import Shown, preview
 from digsite.tasks.records import usable_rows
 
 RightWeights = tuple[Int[Tensor, "example choice"], Float[Tensor, "example choice"]]
-WrongWeights = tuple[Int[Tensor, "example other"], Float[Tensor, "example other"]]
+WrongWeights = tuple[Int[Tensor, "example _"], Float[Tensor, "example _"]]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
