@@ -80,9 +80,13 @@ def test_patch_takes_places_and_saves_result_and_figure(tmp_path):
     assert digsite.load_result(tmp_path / "found").provenance.made_by.startswith("digsite patch --model")
 
 
-def test_patch_takes_a_negative_position():
-    made = document(["patch", *ASK, "--sites", "layers.3.resid_pre", "--at", "-1"])
+def test_patch_takes_a_negative_position_and_says_what_it_will_need():
+    shown = run("patch", *ASK, "--sites", "layers.3.resid_pre", "--at", "-1", "--json")
+    made = json.loads(shown.out)
     assert [cell["place"] for cell in made["cells"]] == ["position -1"]
+    needed = re.search(r"needs up to ([\d,]+) rows", shown.err)
+    assert needed
+    assert made["cost"]["rows"] <= int(needed.group(1).replace(",", ""))
 
 
 def test_patch_shows_the_strongest_and_says_how_many_there_are():
@@ -129,6 +133,17 @@ def test_a_file_of_ones_own_without_pairs(tmp_path):
     refused = run("patch", "--model", MODEL, "--task", str(path), "--sites", "layers.0.attn.z")
     assert refused.code == 1
     assert "no corrupt prompts" in refused.err
+
+
+def test_rows_that_cannot_be_used_refuse_the_file_unless_they_may_be_left_out(tmp_path):
+    path = tmp_path / "gifts.csv"
+    path.write_text('clean,right\n"Mary and John"," went"\n"Mary"," xylophone"\n', encoding="utf-8")
+    words = ["task", "show", str(path), "--model", MODEL]
+    refused = run(*words)
+    assert refused.code == 1
+    assert "row 1" in refused.err
+    made = document([*words, "--drop-unusable"])
+    assert made["examples"] == sum(made["dropped"].values()) == 1
 
 
 def test_prompts_of_long_answers_end_where_the_answer_begins(tmp_path):

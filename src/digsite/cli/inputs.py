@@ -61,12 +61,14 @@ class Examples:
         seed: Of every random choice.
         corruption: How the corrupt prompts of ioi differ: abc, flip or random-names.
         language: The language of the prompts, where a family has several: english, or tavi of digsite/tinyworld.
+        drop_unusable: Leave out the rows of your own file that cannot be used, instead of refusing the file.
     """
 
     n: Count | None = None
     seed: int = 0
     corruption: str | None = None
     language: str | None = None
+    drop_unusable: bool = False
 
     def of(self, task: str) -> Callable[["Model"], "Task"]:
         """How the task of this name, or in this file, is made for a model.
@@ -97,7 +99,8 @@ class Examples:
         corrupt, wrong, group = (name if name in frame.columns else None for name in ("corrupt", "wrong", "group"))
         question = f"How does {{model}} answer the prompts of {path.stem}?"
         columns = {"corrupt": corrupt, "wrong": wrong, "group": group}
-        return partial(digsite.Task.from_frame, frame=frame, **columns, name=path.stem, question=question)
+        about = {"name": path.stem, "question": question, "drop_unusable": self.drop_unusable}
+        return partial(digsite.Task.from_frame, frame=frame, **columns, **about)
 
 
 AS_USUAL = Examples()

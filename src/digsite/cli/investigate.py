@@ -75,7 +75,7 @@ def _table(claims: list[dict[str, Any]]) -> Table:
     for claim in claims[:_SHOWN]:
         share = estimate(claim["effect"], claim["low"], claim["high"])
         holds = "yes" if claim["supported"] else "no"
-        table.add_row(claim["claim"], share, f"{claim['null']:.2f}", str(claim["n"]), holds)
+        table.add_row(claim["claim"], share, f"{claim['null']:z.2f}", str(claim["n"]), holds)
     if len(claims) > _SHOWN:
         table.caption = f"and {len(claims) - _SHOWN} more claims in the report"
     return table

@@ -29,8 +29,8 @@ def lens(
     for row in rows:
         names = ("right", "wrong", "logit_diff")
         numbers = (estimate(row[name], row[f"{name}_low"], row[f"{name}_high"]) for name in names)
-        table.add_row(row["layer"], *numbers, f"{row['rank']:.1f}", f"{row['kl']:.2f}")
-    table.caption = f"means over {len(asked)} examples [95 % interval]; logit diff in logits, KL to the output in nats"
+        table.add_row(row["layer"], *numbers, f"{row['rank']:.1f}", f"{row['kl']:z.2f}")
+    table.caption = f"means over {len(asked)} [95 % interval]; logit diff in logits, KL to the output in nats"
     out = answers()
     for part in (found.verdict, "", table, "", spent(found)):
         out.print(part)

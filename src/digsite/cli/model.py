@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _OF_PROMPTS = ("batch", "pos", "dst", "src")
 """Axes whose sizes the prompts decide."""
 
+_LABELS = {"bytes": "memory of weights", "n_ctx": "context"}
+
 app = App(name="model", help="What a model is, and whether its sites can be trusted.")
 
 
@@ -33,7 +35,7 @@ def info(model: ModelName, /, *, json: Json = False, loading: Loading = AS_STORE
         layers = "" if site["layers"] is None else _counted(site["layers"], loaded.n_layers)
         table.add_row(site["site"], layers, site["refused"] or _shape(site))
     out = answers()
-    out.print(facts((name.replace("_", " "), _said(name, value)) for name, value in told.items()))
+    out.print(facts((_LABELS.get(name, name.replace("_", " ")), _said(name, value)) for name, value in told.items()))
     out.print()
     out.print(table)
 

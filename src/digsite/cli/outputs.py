@@ -94,7 +94,7 @@ def facts(rows: Iterable[tuple[str, Any]]) -> Table:
 
 def estimate(value: float, low: float, high: float) -> str:
     """A number with its interval."""
-    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
+    return f"{value:z.2f} [{low:z.2f}, {high:z.2f}]"
 
 
 def origin(result: "Result") -> dict[str, Any]:
