@@ -22,6 +22,7 @@ def paired_task(n=4, lengths=(7,), *, same=False, seed=0):
     if not same:
         for row, (start, _) in zip(other, spans.tolist(), strict=True):
             row[start] = (row[start] + 7 - 3) % (VOCAB - 3) + 3
+
     def answers():
         ids = draw(n, 1, 1)
         rows_ = torch.arange(n)[:, None]

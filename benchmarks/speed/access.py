@@ -21,7 +21,7 @@ import digsite
 from .rounds import apart, interleaved
 from .table import Row, Table, conditions
 
-ATTENTION = [f"attn.{name}" for name in "q k v q_rot k_rot scores pattern z out".split()]
+ATTENTION = [f"attn.{name}" for name in ["q", "k", "v", "q_rot", "k_rot", "scores", "pattern", "z", "out"]]
 EVERY = ["resid_pre", "attn.norm", *ATTENTION, "mlp.in", "mlp.act", "mlp.out", "resid_post"]
 PEER_TOLERANCE = 1e-4
 """Of a peer's logits: other kernels, other order of sums. digsite's must be equal to the bit."""

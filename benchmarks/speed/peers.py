@@ -34,7 +34,7 @@ def tokenizer(folder: Path) -> Any:
     """A tokenizer of two words, saved and loaded: some peers refuse a model without one."""
     words = Tokenizer(models.WordLevel({"<eos>": 0, "a": 1}, unk_token="<eos>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()  # pyright: ignore[reportAttributeAccessIssue]
-    special = {name: "<eos>" for name in ("eos_token", "bos_token", "pad_token")}
+    special = dict.fromkeys(("eos_token", "bos_token", "pad_token"), "<eos>")
     PreTrainedTokenizerFast(tokenizer_object=words, **special).save_pretrained(folder)
     return AutoTokenizer.from_pretrained(folder)
 

@@ -80,7 +80,9 @@ class Table:
         """Whether a row holds its target and its results are equal."""
         if row.target is None:
             return None
-        return (row.ratio <= row.target if self.better == "lower" else row.ratio >= row.target) and row.equal is not False
+        return (
+            row.ratio <= row.target if self.better == "lower" else row.ratio >= row.target
+        ) and row.equal is not False
 
     def to_json(self) -> str:
         """The table as JSON; README.md documents the keys."""

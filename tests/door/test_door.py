@@ -6,8 +6,8 @@ import sys
 import pytest
 
 NAMES = [
-    "load", "Model", "Tokens", "Run", "Edit", "Plan", "replace", "add", "ablate", "patch", "scale", "cap", "swap", "apply",
-    "plan_memory", "Task", "Corpus", "Site", "Result", "load_result", "logit_lens", "activation_patching",
+    "load", "Model", "Tokens", "Run", "Edit", "Plan", "replace", "add", "ablate", "patch", "scale", "cap", "swap",
+    "apply", "plan_memory", "Task", "Corpus", "Site", "Result", "load_result", "logit_lens", "activation_patching",
     "direct_attribution", "ablation", "components", "investigate",
 ]  # fmt: skip
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+
 from architectures import tiny
 from paired import paired_task
 
@@ -52,10 +53,11 @@ def test_the_summary_is_json_with_stable_keys(answer):
 
 def test_it_comes_back_from_disk(answer, tmp_path):
     from digsite.artifacts import load_result
+    from digsite.investigations import Investigation
 
     answer.save(tmp_path / "result")
     again = load_result(tmp_path / "result")
-    assert isinstance(again, type(answer))
+    assert isinstance(again, Investigation)
     assert again.verdict == answer.verdict
     torch.testing.assert_close(again.denoise.patched, answer.denoise.patched, rtol=0, atol=0)
 

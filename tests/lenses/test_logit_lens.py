@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from architectures import tiny
-from paired import paired_task
 
+from architectures import tiny
 from digsite.lenses import logit_lens
 from digsite.models.load import wrap
+from paired import paired_task
 
 ARCHITECTURES = ["gpt2", "llama", "gemma2", "cohere", "granite", "phi", "opt", "falcon_h1", "mamba", "gptj", "mpt"]
 

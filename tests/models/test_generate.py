@@ -272,12 +272,13 @@ def test_temperature_is_that_of_the_softmax():
 
 def test_bad_input_is_refused_beforehand():
     import digsite
+    from digsite._core.errors import BadInput
     from digsite.models.generate import Sampling
 
     model = loaded("gpt2")
 
     def refused(match, edits=(), **arguments):
-        with pytest.raises(digsite.models.tokens.BadInput, match=match):
+        with pytest.raises(BadInput, match=match):
             model.generate(prompts(), **{"max_new_tokens": 3, "edits": edits, **arguments})
 
     refused("longer than the model's context(.|\n)*7 tokens and 58 new ones(.|\n)*max_new_tokens=57", max_new_tokens=58)
@@ -287,7 +288,7 @@ def test_bad_input_is_refused_beforehand():
     refused("position -1, which", [digsite.scale("layers.0.resid_post", 0.0, at=-4)])
     refused("same positions in every row", [digsite.swap("layers.0.resid_post", [1, 0, 2], at=slice(-1, None))])
     for name, wrong in {"temperature": 0.0, "top_k": 0, "top_p": 1.5}.items():
-        with pytest.raises(digsite.models.tokens.BadInput, match=f"{name}={wrong} cannot be sampled with"):
+        with pytest.raises(BadInput, match=f"{name}={wrong} cannot be sampled with"):
             Sampling(**{name: wrong})
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from architectures import tiny
-from paired import paired_task
 
 import digsite
+from architectures import tiny
 from digsite.models.load import wrap
 from digsite.patching import activation_patching
+from paired import paired_task
 
 ARCHITECTURES = ["llama", "gpt2", "gemma2", "olmo2", "gpt_neox", "bloom", "mistral_sliding"]
 SITES = ["layers.*.resid_pre", "layers.*.attn.out", "layers.*.mlp.out", "layers.*.attn.z[*]"]
@@ -85,7 +85,7 @@ def test_left_padded_rows_of_unequal_length():
     for i, site in enumerate(result.sites):
         donor = model.run(task.clean, read=[site])
         where = task.spans["subject"][:, 0] if result.places[i] == "subject" else -1
-        logits = model.run(task.corrupt, edits=[digsite.patch(site, donor, at=where)], logits=1).logits
+        logits = model.run(task.require_corrupt(), edits=[digsite.patch(site, donor, at=where)], logits=1).logits
         torch.testing.assert_close(result.patched[i], task.metric(logits), rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match='at="each" needs prompts of one length'):
         activation_patching(model, task, "layers.0.resid_pre", at="each")

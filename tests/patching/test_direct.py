@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from architectures import tiny
-from paired import paired_task
 
 import digsite
+from architectures import tiny
 from digsite.models.load import wrap
 from digsite.models.readout import softcap
 from digsite.patching import direct_attribution
+from paired import paired_task
 
 ARCHITECTURES = [
     "gpt2", "gpt_neox", "gptj", "llama", "phi", "phi3", "gemma", "gemma2", "olmo2", "granite", "cohere", "bloom",

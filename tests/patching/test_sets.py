@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from architectures import tiny
-from paired import paired_task
 
 import digsite
+from architectures import tiny
 from digsite.models.load import wrap
 from digsite.patching import ablation, components, evaluate_sets
+from paired import paired_task
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +59,8 @@ def test_knockout_and_keep_are_complements(model):
 def test_random_sets_have_as_many_heads_and_mlps():
     from digsite.patching.sets import random_flags
 
-    names = tuple(f"layers.{i}.attn.z[{h}]" for i in range(3) for h in range(4)) + (
-        "layers.0.mlp.out",
-        "layers.1.mlp.out",
-    )
+    heads = [f"layers.{i}.attn.z[{h}]" for i in range(3) for h in range(4)]
+    names = (*heads, "layers.0.mlp.out", "layers.1.mlp.out")
     like = torch.tensor([True] * 3 + [False] * 9 + [True, False])
     drawn = random_flags(names, like, 50, seed=0)
     assert bool((drawn[:, :12].sum(1) == 3).all()) and bool((drawn[:, 12:].sum(1) == 1).all())

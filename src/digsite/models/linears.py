@@ -19,7 +19,7 @@ def linear_weight(module: nn.Module) -> Float[Tensor, "d_out d_in"]:
     Raises:
         Unsupported: The weight is quantised and is not a matrix of numbers.
     """
-    base = getattr(module, "base_layer", module)
+    base: Any = getattr(module, "base_layer", module)
     weight = base.weight.detach()
     if not weight.is_floating_point() or hasattr(weight, "quant_state"):
         raise Unsupported(

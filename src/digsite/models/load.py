@@ -61,8 +61,8 @@ def load(
     else:
         name = str(name_or_path)
         source = str(builtin_path(name)) if name.startswith(BUILTIN) else name
-        tokenizer = tokenizer if tokenizer is not None else _tokenizer(source, revision)
         hf = _checkpoint(source, revision, dtype, device, attention, quantization)
+        tokenizer = tokenizer if tokenizer is not None else _tokenizer(source, revision)
     if adapter is not None:
         _add_adapter(hf, str(adapter))
     _finite(hf)
@@ -147,6 +147,8 @@ def _checkpoint(source: str, revision: Any, dtype: Any, device: Any, attention: 
     folder = Path(source)
     if folder.is_dir():
         _check_files(folder)
+    elif source.startswith((".", "/", "~")):
+        raise LoadError(explain(f"There is no folder {source}", do="name the folder that holds config.json"))
     arguments: dict[str, Any] = {"revision": revision, "use_safetensors": True, "output_loading_info": True}
     if dtype is not None:
         arguments["dtype"] = dtype
@@ -165,7 +167,12 @@ def _checkpoint(source: str, revision: Any, dtype: Any, device: Any, attention: 
     _complete(source, info)
     hf.requires_grad_(requires_grad=False).eval()
     if device is not None and "device_map" not in arguments:
-        hf.to(device)
+        try:
+            hf.to(device)
+        except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+            raise LoadError(
+                explain(f"The model cannot be put on {device}", found=str(error), do='check torch, or use device="cpu"')
+            ) from error
     return hf
 
 

@@ -3,7 +3,8 @@
 1. Two ends: the metric on the run that receives (base) and on the run that gives (source). "denoise" puts clean into
    corrupt and asks what is enough to restore the behaviour; "noise" puts corrupt into clean and asks what is needed.
 2. For every cell (a site, or a head of it, at one position, at a span, or everywhere) the source's value is put into
-   the base. Cells of one layer and position share a pass that starts there (`Resumable`).
+   the base. Cells of one layer and position share a pass that starts there (`Resumable`); where the source's value is
+   the base's own, or nothing leads from the cell to a logit that is kept, the base is the answer and nothing runs.
 3. The effect of a cell is (patched - base) / (source - base), with the mean difference of the two ends below the line:
    0 changes nothing, 1 carries all of it.
 4. The null moves the base's own value as far as the source would, but in a random direction: what any change of that
@@ -29,6 +30,8 @@ from digsite.models import Model, Resumable, Run, Tokens, made_by
 from digsite.sites import SITES, Site
 from digsite.tasks import Task
 
+_SPREADING = {"resid_pre", *(f"attn.{name}" for name in ["norm", "norm.scale", "k", "v", "k_in", "v_in", "k_rot"])}
+"""Sites that reach later positions in their own layer; what comes after attention has mixed waits for the next one."""
 ROWS = 512
 """Rows in one batched pass."""
 NULL_EXAMPLES = 32
@@ -243,13 +246,13 @@ def _sweep(
 ) -> Float[Tensor, "cell example"]:
     """The metric with each cell patched; cells that start at the same layer and column share passes."""
     n, width = base.tokens.ids.shape
-    scores: list[Tensor | None] = [None] * len(cells)
+    scores = [task.metric(base.logits, metric).float()] * len(cells)
 
     def group(i: int) -> tuple[int, str, int]:
         cell = cells[i]
         return int(cell.site.layer), cell.site.name, _first_column(cell, base.tokens)  # pyright: ignore[reportArgumentType]
 
-    order = sorted(range(len(cells)), key=group)
+    order = sorted((i for i, cell in enumerate(cells) if _matters(cell, base, source)), key=group)
     batches = []
     for (layer, name, column), members in groupby(order, key=group):
         each = list(members)
@@ -262,7 +265,26 @@ def _sweep(
         logits = base.edited((layer, name), edit, layer=layer, column=column, repeats=len(members))
         for i, one in zip(members, logits.unflatten(0, (n, len(members))).transpose(0, 1), strict=True):
             scores[i] = task.metric(one, metric).float()
-    return torch.stack([score for score in scores if score is not None])
+    return torch.stack(scores)
+
+
+def _matters(cell: Cell, base: Resumable, source: Run | Mapping[str, Tensor]) -> bool:
+    """Whether a patch can change a kept logit: it brings another value, and a way leads on from there."""
+    layer, name = cell.site.layer, cell.site.name
+    columns, width = cell.columns, base.tokens.ids.shape[1]
+    last = layer == base.model.n_layers - 1 and name not in _SPREADING
+    if columns.numel() and last and int(columns.max()) < width - base.keep:
+        return False
+    axes = SITES[name].axes
+    rows = torch.arange(len(columns))[:, None]
+    values = []
+    for run in (base.run, source):
+        value = run[f"layers.{layer}.{name}"]
+        value = value.movedim(axes.index("dst"), 1) if "dst" in axes else value
+        value = value[rows, columns.to(value.device)] if columns.numel() else value
+        head = cell.site.head
+        values.append(value[:, :, head] if isinstance(head, int) else value)
+    return not torch.equal(*values)
 
 
 def _first_column(cell: Cell, tokens: Tokens) -> int:
@@ -285,9 +307,9 @@ def _null(
     part = task.take(few)
     rows = torch.isin(task.example_rows, few).nonzero().squeeze(1)
     tokens = Tokens(base.tokens.ids[rows], base.tokens.mask[rows], tokenizer=base.tokens.tokenizer)
-    own = Resumable(model, tokens, keep=task.keep)
     generator = torch.Generator().manual_seed(seed)
     wholes = {f"layers.{cell.site.layer}.{cell.site.name}" for cell in cells}
+    own = Resumable(model, tokens, keep=task.keep, also=tuple(sorted(wholes)))
     moved = {site: _moved(base.run[site][rows], source[site][rows], generator) for site in sorted(wholes)}
     there = [cell._replace(columns=cell.columns[rows]) for cell in cells]
     patched = _sweep(part, own, moved, there, metric=metric, batch_rows=batch_rows)
