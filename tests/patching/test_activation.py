@@ -49,6 +49,19 @@ def test_inside_attention(site):
     torch.testing.assert_close(result.patched, one_by_one(model, task, result, "each", "denoise"), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt_neox", "olmo2"])
+def test_every_site_of_the_last_layer_also_where_nothing_leads_to_the_answer(name):
+    model, task = model_of(name), paired_task()
+    wanted = [site for site in model.sites if site.layer == model.n_layers - 1 and site.name != "attn.scores"]
+    sites = [str(site) for site in wanted if not site.name.endswith(("_in", "result", "scale"))]
+    result = activation_patching(model, task, sites, at="each")
+    by_hand = one_by_one(model, task, result, "each", "denoise")
+    torch.testing.assert_close(result.patched, by_hand, rtol=1e-4, atol=1e-4)
+    still = (result.patched == result.base).all(1)
+    assert still.any()
+    assert not still.all()
+
+
 def test_rotated_keys_are_patched_at_their_own_column():
     model, task = model_of("llama"), paired_task()
     result = activation_patching(model, task, "layers.1.attn.k_rot[0]", at="each")

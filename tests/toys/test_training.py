@@ -38,7 +38,7 @@ def test_the_folder_loads_with_transformers_and_has_a_card(tmp_path):
     assert network.config.vocab_size == len(AutoTokenizer.from_pretrained(out))
     card = (out / "README.md").read_text()
     assert "digsite toys train tinyworld --steps 4 --seed 0" in card
-    assert re.search(r"\| ioi \| accuracy \| 0\.\d+ \| 20 \| 0\.\d+ \| 0\.95 held out \|", card)
+    assert re.search(r"\| ioi \| accuracy \| 0\.\d+ \| 20 \| 0\.\d+ \| 0\.95 held out \(missed\) \|", card)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["world"]
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from digsite._core.errors import BadInput, ShapeMismatch, explain
-from digsite.models.tokens import Positions
+from digsite.models.tokens import Positions, Tokens
 from digsite.sites import SITES, Site
 
 OPS = ("replace", "add", "scale", "cap", "project_out", "swap", "apply")
@@ -58,19 +58,44 @@ class Edit:
     def for_rows(self, rows: slice, total: int) -> "Edit | None":
         """The same edit for a part of a batch of `total` rows, or None if it concerns none of them."""
         start, stop, _ = rows.indices(total)
-        chosen = self.rows
+        chosen, inside = self.rows, list(range(total))[rows]
+        value, at = self.value, self.at
         if chosen is not None:
-            chosen = tuple(row - start for row in chosen if start <= row < stop)
+            inside = [i for i, row in enumerate(chosen) if start <= row < stop]
+            chosen = tuple(chosen[i] - start for i in inside)
             if not chosen:
                 return None
-        value, at = self.value, self.at
         if isinstance(value, Tensor) and self._has_rows(value, total):
             value = value[rows]
+        elif isinstance(value, Tensor) and self.rows is not None and self._has_rows(value, len(self.rows)):
+            value = value[inside]
         if isinstance(at, Tensor) and at.ndim and len(at) == total:
             at = at[rows]
         if self.op == "swap" and total != stop - start:
             raise BadInput(explain(f"A swap at {self.site} joins rows", do="run all rows in one batch"))
         return dataclasses.replace(self, value=value, at=at, rows=chosen)
+
+    def check(self, tokens: Tokens) -> None:
+        """Refuses an edit whose rows are not there.
+
+        Raises:
+            BadInput: Rows, or the order of a swap, that the batch does not have.
+        """
+        for row in self.rows or ():
+            if not 0 <= row < len(tokens):
+                raise BadInput(
+                    explain(f"Row {row} is not in the batch", found=f"{len(tokens)} rows", do="count rows from 0")
+                )
+        if self.op == "swap" and isinstance(self.value, Tensor):
+            order = self.value.tolist()
+            if len(order) != len(tokens) or not all(0 <= row < len(tokens) for row in order):
+                raise BadInput(
+                    explain(
+                        f"The order {order} of the swap at {self.site} does not fit the batch",
+                        found=f"{len(tokens)} rows",
+                        do="name for each row the row that it gets its value from",
+                    )
+                )
 
     def _has_rows(self, value: Tensor, total: int) -> bool:
         at_one = isinstance(self.at, int) or (isinstance(self.at, Tensor) and self.at.ndim == 1)
@@ -210,7 +235,13 @@ def ablate(
 
 def _edit(site: Where, op: str, value: Any, at: Positions, rows: Sequence[int] | None) -> Edit:
     site = Site.parse(site) if isinstance(site, str) else site
-    return Edit(site=site, op=op, value=value, at=at, rows=None if rows is None else tuple(rows))
+    if rows is not None:
+        if isinstance(value, Tensor) and list(rows) != sorted(set(rows)):
+            raise BadInput(
+                explain("Rows of an edit ascend", found=f"{list(rows)}", do="sort them, and the values alike")
+            )
+        rows = tuple(sorted(set(rows)))
+    return Edit(site=site, op=op, value=value, at=at, rows=rows)
 
 
 def _unit(direction: Tensor) -> Tensor:
@@ -222,7 +253,7 @@ def _unit(direction: Tensor) -> Tensor:
 
 def changed(edit: Edit, x: Tensor) -> Tensor:
     """The new value of the selected part `x` ([row, position, ...] or, at one position, [row, ...])."""
-    value = edit.value
+    value: Any = edit.value
     if isinstance(value, Tensor) and edit.op != "swap":
         value = value.to(device=x.device, dtype=x.dtype)
     match edit.op:
@@ -240,7 +271,7 @@ def changed(edit: Edit, x: Tensor) -> Tensor:
             _check(edit, value, x)
             return x - (x * value).sum(-1, keepdim=True) * value
         case "swap":
-            return x[value.to(x.device)]  # pyright: ignore[reportOptionalMemberAccess]
+            return x[value.to(x.device)]
         case "apply":
             new = edit.function(x)  # pyright: ignore[reportOptionalCall]
             _check_result(edit, new, x)

@@ -52,6 +52,8 @@ def resolved(model: Any, edit: Edit, tokens: Tokens | None) -> Edit:
         if key not in model.measured:
             model.measured[key] = _mean(model, site, over, by_position=how == "position-mean")
         value = model.measured[key]
+        if how == "position-mean" and tokens is not None:
+            _aligned(site, tokens, value.shape[2 if "dst" in SITES[site.name].axes and site.head is None else 1])
     return replace(edit, value=value, over=None, how=None)
 
 
@@ -66,13 +68,14 @@ def _mean(model: Any, site: Site, over: TokenSource, *, by_position: bool) -> Te
             )
         x = model.run(rows, read=[site], logits=None)[site]
         if by_position:
-            part, n = x.double().sum(0), len(x)
+            part, n = x.double().sum(0, keepdim=True), len(x)
         else:
             part, n = x[rows.mask.to(x.device)].double().sum(0), int(rows.mask.sum())
         if total is not None and total.shape != part.shape:
             raise ShapeMismatch(
                 explain(
-                    "A mean at each position needs rows of one length", found=f"{total.shape[0]} and {part.shape[0]}"
+                    "A mean at each position needs rows of one length",
+                    found=f"values of shape {tuple(total.shape[1:])} and {tuple(part.shape[1:])}",
                 )
             )
         total, count = (part if total is None else total + part), count + n
@@ -81,22 +84,47 @@ def _mean(model: Any, site: Site, over: TokenSource, *, by_position: bool) -> Te
     return (total / count).to(model.dtype)
 
 
+def _aligned(site: Site, tokens: Tokens, columns: int) -> None:
+    """A value at each position fits a run whose rows have one length, that of the rows it was measured on."""
+    if tokens.padded or tokens.ids.shape[1] != columns:
+        raise ShapeMismatch(
+            explain(
+                f"A value of {site} at each position needs rows of one length in the run too",
+                found=f"lengths {sorted(set(tokens.lengths))}, measured on {columns} columns",
+            )
+        )
+
+
 def _resampled(model: Any, edit: Edit, tokens: Tokens | None) -> Tensor:
+    """For each row of a run, what a seeded row of the same length computed."""
     over: TokenSource = edit.over
     if tokens is None:
         raise BadInput(explain("A resampled ablation depends on the rows it is for", do="pass the tokens"))
-    found = [model.run(rows, read=[edit.site], logits=None)[edit.site] for rows in over.batches(BATCH)]
-    if not found:
+    pairs = "dst" in SITES[edit.site.name].axes
+    donors: dict[int, list[Tensor]] = {}
+    for rows in over.batches(BATCH):
+        x = model.run(rows, read=[edit.site], logits=None)[edit.site]
+        for row, (start, length) in enumerate(zip(rows.starts, rows.lengths, strict=True)):
+            donors.setdefault(length, []).append(x[row] if pairs else x[row, start : start + length])
+        if pairs and (rows.padded or tokens.padded):
+            raise ShapeMismatch(explain(f"Resampling {edit.site} needs rows of one length, without padding"))
+    if not donors:
         raise BadInput(explain(f"The ablation of {edit.site} has nothing to be measured on", found="an empty corpus"))
-    widths = {x.shape[1:] for x in found}
-    pool = torch.cat(found) if len(widths) == 1 else None
-    if pool is None or (edit.at is None and pool.shape[1] != tokens.ids.shape[1]):
-        raise ShapeMismatch(
-            explain(
-                f"Resampling {edit.site} needs rows that line up",
-                found=f"{sorted({w[0] for w in widths})} columns for a run of {tokens.ids.shape[1]}",
-                do="give `over` rows of the same length as the run's",
+    draw, found = torch.Generator().manual_seed(edit.seed), []
+    for start, length in zip(tokens.starts, tokens.lengths, strict=True):
+        if length not in donors:
+            raise ShapeMismatch(
+                explain(
+                    f"Resampling {edit.site} needs donors as long as the rows of the run",
+                    found=f"a row of {length} tokens, donors of {sorted(donors)}",
+                    do="give `over` rows of the same lengths",
+                )
             )
-        )
-    chosen = torch.randint(len(pool), (len(tokens),), generator=torch.Generator().manual_seed(edit.seed))
-    return pool[chosen.to(pool.device)]
+        same = donors[length]
+        donor = same[int(torch.randint(len(same), (1,), generator=draw))]
+        if not pairs:
+            wide = donor.new_zeros(tokens.ids.shape[1], *donor.shape[1:])
+            wide[start : start + length] = donor
+            donor = wide
+        found.append(donor)
+    return torch.stack(found)

@@ -27,9 +27,11 @@ from digsite.models.anatomy import Anatomy
 from digsite.models.edits import Edit
 from digsite.models.generate import Generation, Sampling, StopAt, generate
 from digsite.models.identity import fingerprint
+from digsite.models.memory import MemoryPlan
 from digsite.models.plan import Logits, Plan, Reads
 from digsite.models.readout import readout
 from digsite.models.run import Run
+from digsite.models.savings import planned, shape_only
 from digsite.models.tokens import Positions, Tokens, conversation, grid, tokenize
 from digsite.models.verify import Verification, verify
 from digsite.models.visit import VISIT, Key, StopForward, Visit, key_of
@@ -292,6 +294,11 @@ class Model:
         elif len(tokens) > 0:
             self._fits(tokens)
         edits = [self.resolved(edit, tokens) for edit in plan.edits]
+        for edit in edits:
+            if edit.at is not None and not tokens.places(edit.at).rows.numel():
+                raise BadInput(
+                    explain(f"The edit at {edit.site} selects no position of any row", found=f"at={edit.at}")
+                )
         if batch_size is None or batch_size >= len(tokens):
             visit, logits = self._pass(tokens, plan, edits)
             return Run(tokens, plan, visit.got, visit.got_heads, self.anatomy, logits)
@@ -300,17 +307,17 @@ class Model:
         return self._in_batches(tokens, plan, edits, batch_size)
 
     def _in_batches(self, tokens: Tokens, plan: Plan, edits: list[Edit], batch_size: int) -> Run:
-        visits, logits = [], []
+        parts, logits = [], []
         for start in range(0, len(tokens), batch_size):
             rows = slice(start, min(start + batch_size, len(tokens)))
             part = Tokens(tokens.ids[rows], tokens.mask[rows], bos=tokens.bos, tokenizer=tokens.tokenizer)
             those = [one for edit in edits if (one := edit.for_rows(rows, len(tokens))) is not None]
             visit, some = self._pass(part, plan, those)
-            visits.append(visit)
+            parts.append((visit.got, visit.got_heads))  # the visit itself holds on to more of the stream
             logits.append(some)
-        first = visits[0]
-        values = {key: torch.cat([visit.got[key] for visit in visits]) for key in first.got}
-        heads = {key: torch.cat([visit.got_heads[key] for visit in visits]) for key in first.got_heads}
+        # One site after the other, so that parts and whole are in memory together for one site only.
+        values = {key: torch.cat([got.pop(key) for got, _ in parts]) for key in list(parts[0][0])}
+        heads = {key: torch.cat([got.pop(key) for _, got in parts]) for key in list(parts[0][1])}
         return Run(tokens, plan, values, heads, self.anatomy, None if logits[0] is None else torch.cat(logits))
 
     def _pass(self, tokens: Tokens, plan: Plan, edits: Sequence[Edit]) -> tuple[Visit, Tensor | None]:
@@ -386,6 +393,55 @@ class Model:
         """
         return verify(self, layers=layers)
 
+    def memory(
+        self,
+        tokens: Tokens | Int[Tensor, "batch pos"] | tuple[int, int],
+        *,
+        read: Iterable[str | Site] = (),
+        edits: Iterable[Edit] = (),
+        stop: str | Site | None = None,
+        logits: Logits = "all",
+        at: Positions = None,
+        grad: bool = False,
+        batch_size: int | None = None,
+        to: str | torch.device | None = None,
+        max_new_tokens: int = 0,
+        dtype: str | torch.dtype | None = None,
+        device: str | None = None,
+        budget: int | str | None = None,
+    ) -> MemoryPlan:
+        """What a run (or a generation) will hold in memory, and how to make it fit; nothing is run.
+
+        Args:
+            tokens: The rows, or their shape (rows, columns).
+            read: As for `run`; so are edits, stop, logits, at, grad, batch_size and to.
+            edits: Changes.
+            stop: Where the pass ends.
+            logits: Which columns of the logits.
+            at: Positions to record.
+            grad: With gradients of the logits (or of the last read) with respect to everything that is read.
+            batch_size: Rows in a pass.
+            to: Where the sites are recorded.
+            max_new_tokens: Plan a generation of this many tokens.
+            dtype: Plan for the model in this dtype; None for the one it has.
+            device: Plan for this type of device ("cuda"); None for the one it is on.
+            budget: What there is, such as "6GB"; the plan then says whether it suffices and else what would.
+
+        Raises:
+            BadInput: The tokens do not fit the model, or the budget is not an amount of memory.
+            NoSuchSite: The model lacks a site.
+        """
+        if isinstance(tokens, tuple):
+            tokens = shape_only(*tokens)
+        elif not isinstance(tokens, Tokens):
+            tokens = self.tokens(tokens)
+        self._fits(tokens)
+        plan = self.plan(read=read, edits=edits, stop=stop, logits=logits, at=at, grad=grad, to=to)
+        where = device or ("cuda" if self.device.type == "meta" else self.device.type)
+        return planned(
+            self, tokens, plan, batch_size=batch_size, new=max_new_tokens, dtype=dtype, device=where, budget=budget
+        )
+
     def inputs(self, tokens: Tokens, columns: slice = slice(None), rows: Tensor | None = None) -> dict[str, Any]:
         """The Hugging Face arguments for some columns (and rows) of a token grid: ids, and where it is padded mask
         and positions, without which left-padded rows would silently be read at wrong positions."""
@@ -459,7 +515,13 @@ class Model:
         return [replace(edit, site=site) for site in self.anatomy.expand(edit.site, gated=self.gated)]
 
     def resolved(self, edit: Edit, tokens: Tokens | None = None) -> Edit:
-        """The same edit with its value measured, where it was to be measured on a corpus."""
+        """The same edit with its value measured, where it was to be measured on a corpus.
+
+        Raises:
+            BadInput: The edit is about rows that `tokens` does not have.
+        """
+        if tokens is not None:
+            edit.check(tokens)
         return edit if edit.over is None else measure.resolved(self, edit, tokens)
 
 

@@ -38,20 +38,28 @@ class Rehearsal:
 
     Attributes:
         recorded: Of what it recorded, by site name (a storage counts for the first site that holds it).
+        joined: The same when parts of several passes are joined, and every site gets a storage of its own.
+        largest: Of the largest single one of these.
         logits: Of the logits that it returned.
-        kept: Of what else stayed alive after the pass: the KV cache, or what autograd needs.
+        late: The logits were made after the worst moment.
+        kept: Of what autograd keeps for the backward pass.
+        cache: Of the KV cache.
         peak: The most at one moment, all of the above included.
     """
 
     recorded: dict[str, int]
+    joined: dict[str, int]
+    largest: int
     logits: int
+    late: bool
     kept: int
+    cache: int
     peak: int
 
     @property
     def working(self) -> int:
-        """The most at one moment, on top of what stays."""
-        return self.peak - sum(self.recorded.values()) - self.logits - self.kept
+        """What is there at the worst moment on top of what stays."""
+        return self.peak - sum(self.recorded.values()) - (0 if self.late else self.logits) - self.kept - self.cache
 
 
 class Alive(TorchDispatchMode):
@@ -65,7 +73,8 @@ class Alive(TorchDispatchMode):
     def __init__(self, known: Iterable[Tensor] = ()):
         super().__init__()
         self.now, self.peak = 0, 0
-        self._seen = {tensor.untyped_storage()._cdata for tensor in known}
+        self._made, self._made_at_peak = 0, 0
+        self._births = {tensor.untyped_storage()._cdata: 0 for tensor in known}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func is _ATEN._local_scalar_dense.default:
@@ -75,23 +84,29 @@ class Alive(TorchDispatchMode):
             made = args[0].new_empty(args[0].shape[0], args[1].shape[-1])
         else:
             made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
+        for tensor in (made,) if isinstance(made, Tensor) else tree_leaves(made):
             if isinstance(tensor, Tensor):
                 self._count(tensor.untyped_storage())
         return made
 
     def _count(self, storage: Any) -> None:
         name, size = storage._cdata, storage.nbytes()
-        if name in self._seen:
+        if name in self._births:
             return
-        self._seen.add(name)
+        self._made += 1
+        self._births[name] = self._made
         self.now += size
-        self.peak = max(self.peak, self.now)
+        if self.now > self.peak:
+            self.peak, self._made_at_peak = self.now, self._made
         weakref.finalize(storage, self._gone, name, size)
 
     def _gone(self, name: int, size: int) -> None:
-        self._seen.discard(name)
+        del self._births[name]
         self.now -= size
+
+    def late(self, tensor: Tensor) -> bool:
+        """Whether a tensor was made after the worst moment."""
+        return self._births.get(tensor.untyped_storage()._cdata, 0) > self._made_at_peak
 
 
 class Fused(TorchFunctionMode):
@@ -117,7 +132,8 @@ def weightless(build: Callable[..., Any], config: Any, dtype: torch.dtype, atten
         del config.quantization_config
     with torch.device("meta"):
         hf = build(config, dtype=dtype, attn_implementation=attention)
-    return hf.requires_grad_(False).eval()
+    hf.requires_grad_(requires_grad=False)
+    return hf.eval()
 
 
 @contextlib.contextmanager
@@ -141,9 +157,11 @@ def _vectors_only(module: nn.Module) -> bool:
 
 
 def twin(model: Any, dtype: torch.dtype, attention: str) -> Any:
-    """A `Model` like this one, without weights."""
+    """A `Model` like this one, without weights; itself where it has none."""
+    if model.device.type == "meta" and (model.dtype, model.attention) == (dtype, attention):
+        return model
     hf = weightless(type(model.hf)._from_config, model.hf.config, dtype, attention)
-    arch, in_table = architecture(hf.config.get_text_config())
+    arch, in_table = architecture(hf)
     with solid_norms(hf):
         anatomy = dissect(hf, arch, in_table=in_table, fused=attention == "sdpa")
     made = type(model)(hf, None, anatomy, name=model.name, revision=None, attention=attention)
@@ -164,7 +182,7 @@ def rehearse(model: Any, tokens: Tokens, plan: Plan, edits: Sequence[Edit], *, c
     """
     visit = model.visit(tokens, plan, edits)
     if away:
-        visit.keep = lambda key, x: x.new_empty(0)
+        visit.keep, visit.plain = (lambda key, x: x.new_empty(0)), False
     alive = Alive((*model.hf.parameters(), *model.hf.buffers()))
     output = logits = None
     with alive, Fused(), model.instrumented(visit, adapters=plan.adapters):
@@ -172,18 +190,28 @@ def rehearse(model: Any, tokens: Tokens, plan: Plan, edits: Sequence[Edit], *, c
             output = model.hf(**_arguments(model, tokens, plan, visit, cache))
             logits = output.logits
         visit.scratch.clear()
-        late = visit.overwritten()
-        if not cache:
-            output = None
+        visit.split = (None, ())
+        overwritten = visit.overwritten()
+        stored = _cache_bytes(output) if cache else 0
+        output = None
         rest = alive.now
         if plan.grad:
             _backward(visit, logits)
-    if late and not away:
-        model.snapshots |= frozenset(late)  # as verify would have found with data
+    if overwritten and not away:
+        model.snapshots |= frozenset(overwritten)  # as verify would have found with data
         return rehearse(model, tokens, plan, edits, cache=cache, away=away)
-    recorded, held = _recorded(visit)
+    recorded, joined, held = _recorded(visit)
     size = _new_bytes(logits, held) if logits is not None and plan.logits is not None else 0
-    return Rehearsal(recorded=recorded, logits=size, kept=rest - sum(recorded.values()) - size, peak=alive.peak)
+    return Rehearsal(
+        recorded=recorded,
+        joined=joined,
+        largest=max((x.nbytes for x in (*visit.got.values(), *visit.got_heads.values())), default=0),
+        logits=size,
+        late=bool(size) and alive.late(logits),  # pyright: ignore[reportArgumentType]
+        kept=rest - sum(recorded.values()) - size if plan.grad else 0,
+        cache=stored,
+        peak=alive.peak,
+    )
 
 
 def _arguments(model: Any, tokens: Tokens, plan: Plan, visit: Visit, cache: bool) -> dict[str, Any]:  # noqa: FBT001
@@ -203,12 +231,20 @@ def _backward(visit: Visit, logits: Tensor | None) -> None:
         torch.autograd.grad(metric, sources, allow_unused=True)
 
 
-def _recorded(visit: Visit) -> tuple[dict[str, int], set[int]]:
+def _cache_bytes(output: Any) -> int:
+    """What the layers of a KV cache hold (a window that is a view of more is copied at the next token)."""
+    layers = getattr(getattr(output, "past_key_values", None), "layers", ())
+    return sum(x.nbytes for layer in layers for x in tree_leaves(vars(layer)) if isinstance(x, Tensor))
+
+
+def _recorded(visit: Visit) -> tuple[dict[str, int], dict[str, int], set[int]]:
     held: set[int] = set()
     sizes: dict[str, int] = {}
+    joined: dict[str, int] = {}
     for (_, name), x in (*visit.got.items(), *((key, x) for (key, _), x in visit.got_heads.items())):
         sizes[name] = sizes.get(name, 0) + _new_bytes(x, held)
-    return sizes, held
+        joined[name] = joined.get(name, 0) + x.nbytes
+    return sizes, joined, held
 
 
 def _new_bytes(x: Tensor, held: set[int]) -> int:

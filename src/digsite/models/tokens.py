@@ -160,6 +160,14 @@ class Tokens:
         Raises:
             BadInput: A position lies outside a row.
         """
+        if isinstance(at, Tensor) and at.ndim and len(at) != len(self):
+            raise BadInput(
+                explain(
+                    "Positions in a tensor are those of each row",
+                    found=f"{len(at)} of them for {len(self)} rows",
+                    do="give a list if they are the same in every row",
+                )
+            )
         chosen: list[list[int]] = []
         for row, length in enumerate(self.lengths):
             wanted = at[row] if isinstance(at, Tensor) and at.ndim else at

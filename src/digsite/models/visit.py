@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from digsite._core.errors import ContractBroken, SiteDidNotFire, explain
+from digsite._core.errors import BadInput, ContractBroken, SiteDidNotFire, explain
 from digsite.models.cells import select
 from digsite.models.edits import Edit, changed
 from digsite.models.tokens import Tokens
@@ -140,9 +140,13 @@ class Visit:
         cells = select(self.tokens, edit.at, edit.rows, past=self.past, width=y.shape[1])
         if not cells.rows.numel():
             return x
-        whole = isinstance(edit.value, Tensor) and edit.op != "swap" and edit.value.shape[:2] == y.shape[:2]
-        if whole and edit.value.ndim == y.ndim:  # pyright: ignore[reportAttributeAccessIssue,reportOptionalMemberAccess]
-            edit = replace(edit, value=cells.take(edit.value))  # pyright: ignore[reportArgumentType]
+        if edit.op == "swap" and cells.grid is None:
+            raise BadInput(explain(f"The swap at {edit.site} selects another number of positions in different rows"))
+        value, at = edit.value, 2 if heads_first else 1
+        whole = isinstance(value, Tensor) and value.ndim == x.ndim and value.shape[at] == x.shape[at]
+        if isinstance(value, Tensor) and whole and len(value) in (1, len(x)):
+            value = value.expand(len(x), *value.shape[1:])
+            edit = replace(edit, value=cells.take(value.movedim(2, 1) if heads_first else value))
         y = cells.put(y, changed(edit, cells.take(y)))
         return y.movedim(1, 2) if heads_first else y
 

@@ -57,8 +57,7 @@ def card(training: Mapping[str, Any], scores: list[Score], *, parameters: int, w
         cpu_seconds: Processor time of all threads.
     """
     rows = [
-        f"| {score.family} | {score.measure} | {score.unseen:.3f} | {score.n} | {score.seen:.3f} | "
-        f"{'–' if score.target is None else f'{score.target:.2f} {score.judged_on}'} |"
+        f"| {score.family} | {score.measure} | {score.unseen:.3f} | {score.n} | {score.seen:.3f} | {_target(score)} |"
         for score in scores
     ]
     return _TEXT.format(
@@ -72,3 +71,10 @@ def card(training: Mapping[str, Any], scores: list[Score], *, parameters: int, w
         transformers=transformers.__version__,
         table="\n".join(rows),
     )
+
+
+def _target(score: Score) -> str:
+    """The target of a family, and that it was missed where it was."""
+    if score.target is None:
+        return "–"
+    return f"{score.target:.2f} {score.judged_on}{'' if score.reached else ' (missed)'}"
