@@ -262,7 +262,7 @@ def test_values_of_a_wrong_shape_say_both_shapes(model, even):
         (digsite.ablate(SITE, direction=torch.ones(7)), r"value \(7,\)"),
         (digsite.add("layers.0.attn.z[1]", torch.ones(64)), r"value \(64,\), selected activation \(3, 4, 16\)"),
         (digsite.apply(SITE, lambda x: x[..., :3]), r"Tensor \(3, 4, 3\) for \(3, 4, 64\)"),
-        (digsite.apply(SITE, lambda x: None), "NoneType"),
+        (digsite.apply(SITE, lambda x: None), "NoneType"),  # pyright: ignore[reportArgumentType]
     ):
         with pytest.raises(ShapeMismatch, match=found):
             model.run(even, edits=[edit])
