@@ -32,7 +32,7 @@ from digsite.models.plan import Logits, Plan, Reads
 from digsite.models.readout import readout
 from digsite.models.run import Run
 from digsite.models.savings import planned, shape_only
-from digsite.models.tokens import Positions, Tokens, conversation, grid, tokenize
+from digsite.models.tokens import Positions, Tokens, conversation, given, grid, tokenize
 from digsite.models.verify import Verification, verify
 from digsite.models.visit import VISIT, Key, StopForward, Visit, key_of
 from digsite.models.weights import Weights
@@ -164,8 +164,7 @@ class Model:
         if isinstance(texts, str):
             raise BadInput(explain("Prompts come as a list", found="one bare string", do=f"model.tokens([{texts!r}])"))
         if isinstance(texts, Tensor):
-            rows = texts.reshape(-1, texts.shape[-1]).cpu().long()
-            made = Tokens(rows, torch.ones_like(rows, dtype=torch.bool), bos="as given", tokenizer=self.tokenizer)
+            made = given(texts, self.tokenizer)
         elif texts and isinstance(texts[0], str):
             made = tokenize(self.tokenizer, texts, special=special, padding=padding)  # pyright: ignore[reportArgumentType]
         else:
@@ -295,7 +294,9 @@ class Model:
             self._fits(tokens)
         edits = [self.resolved(edit, tokens) for edit in plan.edits]
         for edit in edits:
-            if edit.at is not None and not tokens.places(edit.at).rows.numel():
+            # A slice without an end goes on into what may come later; it may well be empty in a short row.
+            closed = edit.at is not None and not (isinstance(edit.at, slice) and edit.at.stop is None)
+            if closed and not tokens.places(edit.at).rows.numel():
                 raise BadInput(
                     explain(f"The edit at {edit.site} selects no position of any row", found=f"at={edit.at}")
                 )

@@ -5,9 +5,11 @@ padding is. `places` turns such positions into columns; everything that selects 
 """
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -66,7 +68,7 @@ class Tokens:
                 explain(
                     "A prompt is empty",
                     found=f"no token in row {empty[0]}" + (f" and {len(empty) - 1} more" if len(empty) > 1 else ""),
-                    do="give every row at least one token, or ask the tokenizer for a BOS with special=True",
+                    do="give every row at least one token",
                 )
             )
 
@@ -206,6 +208,19 @@ def _positions(at: Any, length: int, row: int) -> list[int]:
     return [p % length for p in wanted]
 
 
+def given(ids: Tensor, tokenizer: Any) -> Tokens:
+    """Token rows of a tensor of ids, every column real."""
+    if ids.ndim != 2 or ids.is_floating_point() or ids.dtype == torch.bool:
+        raise BadInput(
+            explain(
+                "Token ids in a tensor are integers [batch, pos]",
+                found=f"{str(ids.dtype).removeprefix('torch.')} of shape {tuple(ids.shape)}",
+            )
+        )
+    rows = ids.cpu().long()
+    return Tokens(rows, torch.ones_like(rows, dtype=torch.bool), bos="as given", tokenizer=tokenizer)
+
+
 def tokenize(tokenizer: Any, texts: Sequence[str], *, special: bool | None, padding: str) -> Tokens:
     """Token rows of strings, with the tokenizer's own BOS policy unless `special` says otherwise."""
     if tokenizer is None:
@@ -270,8 +285,9 @@ def conversation(
 ) -> Tokens:
     """Conversations in the tokenizer's own chat template, with the position range of every turn.
 
-    A turn's range is found by rendering growing prefixes of the conversation, so that any template works; a template
-    that rewrites earlier turns (some drop the thinking of past turns) is refused for the turn it rewrites.
+    A turn's range is found by rendering growing prefixes of the conversation, so that any template works; a token that
+    spans two turns counts to the first. A template that rewrites earlier turns (some drop the thinking of past turns)
+    is refused for the turn it rewrites; where it folds a turn into the next one, the folded turn is empty.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise BadInput(
@@ -284,28 +300,47 @@ def conversation(
     for chat in chats:
         if not chat:
             raise BadInput(explain("A conversation is empty", do="give each conversation at least one turn"))
-        whole = _render(tokenizer, chat, generation=add_generation_prompt)
-        found, start = [], 0
-        for count, message in enumerate(chat, 1):
-            prefix = _render(tokenizer, chat[:count], generation=False)
-            if whole[: len(prefix)] != prefix:
-                raise BadInput(
-                    explain(
-                        f"The chat template rewrites turn {count - 1} ({message['role']}) when later turns follow",
-                        do="give the rendered text to model.tokens(..., special=False) and choose positions yourself",
-                    )
-                )
-            found.append(Turn(message["role"], start, len(prefix)))
-            start = len(prefix)
-        if start < len(whole):
-            found.append(Turn("generation", start, len(whole)))
-        rows.append(whole)
+        try:
+            text = _render(tokenizer, chat, generation=add_generation_prompt)
+        except Exception as error:  # whatever a template raises about the conversation it was given
+            raise BadInput(explain("The chat template refuses this conversation", found=str(error))) from error
+        ends = [_end(tokenizer, chat, count, text) for count in range(1, len(chat) + 1)]
+        ids, starts = _encode(tokenizer, text, [0, *ends, len(text)])
+        found = [Turn(m["role"], *span) for m, span in zip(chat, pairwise(starts[:-1]), strict=True)]
+        if ends[-1] < len(text):
+            found.append(Turn("generation", starts[-2], len(ids)))
+        rows.append(ids)
         turns.append(tuple(found))
     bos = tokenizer.bos_token_id
     who = "from the chat template" if bos is not None and rows[0][:1] == [bos] else "none"
     return grid(rows, pad=pad_id(tokenizer), padding=padding, bos=who, turns=tuple(turns), tokenizer=tokenizer)
 
 
-def _render(tokenizer: Any, chat: Sequence[Mapping[str, str]], *, generation: bool) -> list[int]:
-    text = tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=generation)
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+def _end(tokenizer: Any, chat: Sequence[Mapping[str, str]], count: int, text: str) -> int:
+    """Where in the text of a conversation its first `count` turns end."""
+    try:
+        prefix = _render(tokenizer, chat[:count], generation=False)
+    except Exception:  # a template that needs the next turn too, into which it folds this one
+        return _end(tokenizer, chat, count - 1, text) if count > 1 else 0
+    if not text.startswith(prefix):
+        raise BadInput(
+            explain(
+                f"The chat template rewrites turn {count - 1} ({chat[count - 1]['role']}) when later turns follow",
+                do="give the rendered text to model.tokens(..., special=False) and choose positions yourself",
+            )
+        )
+    return len(prefix)
+
+
+def _encode(tokenizer: Any, text: str, ends: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The ids of a text, and how many tokens begin before each of some places in it."""
+    if not getattr(tokenizer, "is_fast", False):  # no offsets; right where no token spans an end
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids, [len(tokenizer(text[:end], add_special_tokens=False)["input_ids"]) for end in ends]
+    coded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    begins = [begin for begin, _ in coded["offset_mapping"]]
+    return coded["input_ids"], [bisect_left(begins, end) for end in ends]
+
+
+def _render(tokenizer: Any, chat: Sequence[Mapping[str, str]], *, generation: bool) -> str:
+    return tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=generation)
