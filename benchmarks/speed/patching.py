@@ -1,7 +1,8 @@
 """A head-by-position activation-patching sweep against the loop that one would write by hand.
 
 1. The built-in model, one IOI sentence with 1, 8 and 64 pairs of names: every head's z at every position, clean into
-   corrupt.
+   corrupt. Corruption "flip" changes the second subject, so that the first ten positions are the same in both; "abc"
+   changes every name, so that nearly all positions differ. The sweep runs nothing where both runs agree.
 2. The loop runs one forward pass a patch, all prompts in one batch: `model.run(corrupt, edits=[patch(head, at=...)])`.
 3. The sweep is `digsite.activation_patching` whole: it also measures its null, which the loop has not got.
 4. Results first: the metric of every patch and prompt. Then interleaved rounds of processor time.
@@ -19,7 +20,7 @@ from .rounds import apart, interleaved
 from .table import Row, Table, conditions
 
 SENTENCE = "As {A} and {B} waited near the {place}, {C} threw the {gift} to"
-PROMPTS = (1, 8, 64)
+SETTINGS = ((1, "flip"), (8, "flip"), (64, "flip"), (8, "abc"), (64, "abc"))
 TARGET = 3.0
 TOLERANCE = 1e-5
 ROUNDS = 7
@@ -47,14 +48,15 @@ def measure(*, peers: bool, rounds: int | None) -> Table:
     """Runs the benchmark; no peer has a counterpart on this model, so there are none."""
     model = digsite.load("digsite/tinyworld")
     rows = []
-    for n in PROMPTS:
-        task = digsite.tasks.ioi(model, n=n, templates=[SENTENCE])
+    for n, corruption in SETTINGS:
+        task = digsite.tasks.ioi(model, n=n, corruption=corruption, templates=[SENTENCE])
         slow, fast = partial(loop, model, task), partial(sweep, model, task)
         with torch.no_grad():
             wanted = slow()
             difference = apart(fast(), wanted)
             by_hand, ours = interleaved([slow, fast], rounds=rounds or ROUNDS, warm=0)
-        setting = f"{n} prompt{'s' if n > 1 else ''} of {task.clean.lengths[0]} tokens, {len(wanted)} patches"
+        length = task.clean.lengths[0]
+        setting = f"{n} prompt{'s' if n > 1 else ''} of {length} tokens, {len(wanted)} patches, corruption {corruption}"
         rows += [
             Row(setting=setting, who="loop", name="one forward pass a patch", value=by_hand.ms, ratio=1.0),
             Row(

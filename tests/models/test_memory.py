@@ -170,13 +170,13 @@ def test_what_is_advised_fits_and_less_does_not():
     import digsite
     from digsite.models import plan_memory
 
-    config = transformers.GPT2Config(**GPT2_SMALLISH)
+    config = transformers.GPT2Config(**{**GPT2_SMALLISH, "n_layer": 2})
     read = ["layers.*.resid_post", "layers.*.mlp.act"]
     case = {"read": read, "device": "cpu"}
     whole = plan_memory(config, 64, 128, **case)
     assert plan_memory(config, 64, 128, **case, budget=whole.total).fits
     seen = set()
-    for share in (0.99, 0.8, 0.6, 0.4, 0.25):
+    for share in (0.8, 0.25):
         budget = int(whole.total * share)
         plan = plan_memory(config, 64, 128, **case, budget=budget)
         assert plan.fits is False
@@ -188,7 +188,7 @@ def test_what_is_advised_fits_and_less_does_not():
         single = [plan_memory(config, 64, 128, **case, **arguments).total for arguments in alone]
         assert (len(plan.advice) == 1) >= (min(single) <= budget)
         seen.add(len(plan.advice))
-    assert seen >= {1, 2}
+    assert len(seen) == 2  # one change was enough for the first budget, and not for the second
     hopeless = plan_memory(config, 64, 128, **case, budget="1MB")
     assert hopeless.advice == []
     assert hopeless.then is None
@@ -199,7 +199,7 @@ def test_what_is_advised_fits_and_less_does_not():
 def test_savings_are_differences_of_totals():
     from digsite.models import plan_memory
 
-    config = transformers.GPT2Config(**GPT2_SMALLISH)
+    config = transformers.GPT2Config(**{**GPT2_SMALLISH, "n_layer": 2})
     read = ["layers.*.resid_post", "layers.*.attn.z"]
     plan = plan_memory(config, 16, 256, read=read, grad=True, budget="1GB")
     for change in plan.changes:
@@ -215,17 +215,15 @@ def test_eight_billion_parameters_on_a_card_of_six_gigabytes():
     from digsite.models import plan_memory
 
     config = transformers.LlamaConfig(**LLAMA_8B)
-    plan = plan_memory(config, 4, 256, read=["layers.*.resid_post"], budget="6GB")
+    plan = plan_memory(config, 1, 512, read=["layers.*.resid_post"], budget="6GB")
     weights = next(row for row in plan.rows if row.what == "weights")
-    assert weights.bytes == 2 * 8_030_261_248 + 64 * 4  # and the 64 rotary frequencies, in float32
-    assert plan.advice[-1] == 'load(device="auto")'  # even 4 bits leave 2.1 GB of embeddings beside 3.9 GB of blocks
+    assert 0 <= weights.bytes - 2 * 8_030_261_248 < 1024  # beside the parameters there are rotary frequencies
+    assert plan.advice == ['load(device="auto")']  # even in 4 bits: 2.1 GB of embeddings and 3.9 GB of blocks
     assert plan.then <= 6e9
-    eight = plan_memory(config, 4, 256, read=["layers.*.resid_post"], budget="8GB")
-    assert "load(quantization=...)" in eight.advice
-    assert plan_memory(config, 4, 256, read=["layers.*.resid_post"], budget="24GB").fits
-    gradients = plan_memory(config, 4, 256, read=["layers.*.attn.z"], grad=True, budget="6GB")
-    assert gradients.advice == []
     assert max(len(line) for line in repr(plan).splitlines()) <= 80
+    seven = plan_memory(config, 1, 512, read=["layers.*.resid_post"], budget="7GB")
+    assert seven.advice == ["load(quantization=...)"]
+    assert plan_memory(config, 1, 512, read=["layers.*.resid_post"], budget="24GB").fits
 
 
 # -- the rest ------------------------------------------------------------------------------------------------------
