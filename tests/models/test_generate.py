@@ -273,7 +273,6 @@ def test_temperature_is_that_of_the_softmax():
 def test_bad_input_is_refused_beforehand():
     import digsite
     from digsite._core.errors import BadInput
-    from digsite._core.errors import BadInput
     from digsite.models.generate import Sampling
 
     model = loaded("gpt2")
