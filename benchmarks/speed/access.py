@@ -88,7 +88,7 @@ def forward(hf: Any, ids: Tensor) -> Seen:
 
 def hooked(hf: GPT2LMHeadModel, ids: Tensor) -> Seen:
     """The residual streams by hand: the least that reading them can cost."""
-    stream: list[Tensor] = []
+    stream: list[Any] = []
     handles = [
         block.register_forward_hook(lambda module, args, output: stream.append(output)) for block in hf.transformer.h
     ]

@@ -49,7 +49,7 @@ def measure(*, peers: bool, rounds: int | None) -> Table:
     model = digsite.load("digsite/tinyworld")
     rows = []
     for n, corruption in SETTINGS:
-        task = digsite.tasks.ioi(model, n=n, corruption=corruption, templates=[SENTENCE])
+        task = digsite.tasks.ioi(model, n=n, corruption=corruption, templates=[SENTENCE])  # pyright: ignore[reportArgumentType]
         slow, fast = partial(loop, model, task), partial(sweep, model, task)
         with torch.no_grad():
             wanted = slow()

@@ -11,7 +11,7 @@ from digsite.models.anatomy import Anatomy
 from digsite.models.plan import Plan
 from digsite.models.tokens import Tokens
 from digsite.models.visit import Key, head_axis
-from digsite.sites import SITES, Site
+from digsite.sites import SITES, Range, Site
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +43,9 @@ class Run:
 
     def __getitem__(self, address: str | Site) -> Tensor:
         """The tensor of a site, or of several layers stacked on a first axis."""
-        each = self.each(address)
-        if len(each) == 1:
+        site = Site.parse(address, gated=self._gated) if isinstance(address, str) else address
+        each = self.each(site)
+        if len(each) == 1 and not isinstance(site.layer, Range):
             return next(iter(each.values()))
         found = list(each.values())
         heads = [site.head for site in each if site.head is not None]
@@ -58,8 +59,11 @@ class Run:
 
     def each(self, address: str | Site) -> dict[Site, Tensor]:
         """Every concrete site that an address matches, with its tensor (as it was recorded, on the path)."""
-        gated = any("gate" in block.parts or "gate_up" in block.parts for block in self.anatomy.blocks)
-        return {site: self._one(site) for site in self.anatomy.expand(address, gated=gated)}
+        return {site: self._one(site) for site in self.anatomy.expand(address, gated=self._gated)}
+
+    @property
+    def _gated(self) -> bool:
+        return any("gate" in block.parts or "gate_up" in block.parts for block in self.anatomy.blocks)
 
     def _one(self, site: Site) -> Tensor:
         key = (site.layer if isinstance(site.layer, int) else None, site.name)
