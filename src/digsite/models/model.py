@@ -265,7 +265,9 @@ class Model:
         gated = self.gated
         reads = self._reads(tuple(_several(read)))
         if logits not in ("all", None) and (isinstance(logits, bool) or not isinstance(logits, int) or logits < 1):
-            raise BadInput(explain(f"logits={logits!r} is no choice", possible='"all", the last k columns (k ≥ 1), None'))
+            raise BadInput(
+                explain(f"logits={logits!r} is no choice", possible='"all", the last k columns (k ≥ 1), None')
+            )
         if logits is None and not reads and stop is None:
             raise BadInput(explain("A run without logits, reads or stop has nothing to do"))
         if grad and (to is not None or dtype is not None or at is not None):
