@@ -186,6 +186,7 @@ class _Passes(Visit):
             self.head_parts.setdefault(which, []).append(self._newest(which[0], x))
         for state in (self.got, self.got_heads, self.fired, self.versions, self.scratch):
             state.clear()
+        self.split = (None, ())
 
     def _newest(self, key: Key, x: Tensor) -> Tensor:
         axis = _position_axis(key[1], x)
