@@ -60,7 +60,8 @@ def find_norm(module: nn.Module, width: int) -> Norm | None:
     dtype = reference.dtype if reference is not None else torch.float32
     if device.type == "meta":
         return None
-    probe = torch.linspace(-1.5, 2.5, 2 * width, device=device).sin().mul(3).reshape(1, 2, width).to(dtype)
+    probe = torch.linspace(-1.5, 2.5, 2 * width, device=device).sin().reshape(1, 2, width)
+    probe = (probe * torch.tensor([[3.0], [3e-3]], device=device)).to(dtype)  # eps shows on small vectors alone
     with torch.no_grad():
         wanted = module.forward(probe).float()
         for centred in (False, True):
