@@ -2,19 +2,13 @@
 
 import pytest
 import torch
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
-from tokenizers import decoders as decoding
-from transformers import PreTrainedTokenizerFast
 
 from architectures import CONFIGS, randomised
+from byte_tokenizer import CHATML, N_IDS, byte_tokenizer
 from digsite._core.errors import BadInput
 from digsite.models.load import wrap
 from digsite.models.tokens import Turn, given, grid
 
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 # As reasoning models do it: the thinking of turns before the last user turn is dropped.
 THINKING = (
     "{% set ns = namespace(last=0) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}"
@@ -34,30 +28,10 @@ FOLDED = (
 )
 
 
-def made(*, bos=True, adds=True, template=None, merges=(("Ċ", "Ċ"),)):
-    """A byte-level tokenizer of a hundred ids."""
-    letters = [chr(c) for c in range(33, 127)] + ["Ġ", "Ċ"]
-    specials = ["<s>", "</s>", "<|im_start|>", "<|im_end|>", "<pad>"]
-    vocab = {token: i for i, token in enumerate([*specials, *letters, *("".join(pair) for pair in merges)])}
-    core = Tokenizer(models.BPE(vocab, list(merges)))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoding.ByteLevel()
-    core.add_special_tokens([AddedToken(token, special=True) for token in specials])
-    if bos and adds:
-        core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        bos_token="<s>" if bos else None,
-        eos_token="</s>",
-        pad_token="<pad>",
-        chat_template=template,
-    )
-
-
 @pytest.fixture(scope="module")
 def bare():
     config = CONFIGS["llama"]()
-    config.vocab_size = 110
+    config.vocab_size = N_IDS
     return randomised(config)
 
 
@@ -67,7 +41,7 @@ def with_tokenizer(bare, tokenizer):
 
 @pytest.fixture
 def model(bare):
-    return with_tokenizer(bare, made())
+    return with_tokenizer(bare, byte_tokenizer())
 
 
 # -- BOS -----------------------------------------------------------------------------------------------------------
@@ -83,9 +57,9 @@ def test_who_put_the_bos_there(bare, model):
     inside = model.tokens(["<s>ab"], special=False)
     assert (inside.bos, inside.strings) == ("in the text", [["<s>", "a", "b"]])
     assert model.tokens([[0, 9, 8]]).bos == "as given"
-    without = with_tokenizer(bare, made(bos=False)).tokens(["ab"])
+    without = with_tokenizer(bare, byte_tokenizer(bos=False)).tokens(["ab"])
     assert (without.bos, without.strings) == ("none (the tokenizer has no BOS)", [["a", "b"]])
-    silent = with_tokenizer(bare, made(adds=False))
+    silent = with_tokenizer(bare, byte_tokenizer(adds=False))
     assert silent.tokens(["ab"]).bos == "none"
     assert silent.tokens(["<s>ab"]).bos == "in the text"
 
@@ -235,7 +209,7 @@ def text_of(tokens, row, turn):
 
 
 def test_turns_lie_where_the_template_puts_them(bare):
-    model = with_tokenizer(bare, made(template=CHATML))
+    model = with_tokenizer(bare, byte_tokenizer(template=CHATML))
     tokens = model.chat(CHAT, add_generation_prompt=True)
     turns = turns_of(tokens, 0)
     assert [turn.role for turn in turns] == ["system", "user", "assistant", "user", "generation"]
@@ -251,7 +225,7 @@ def test_turns_lie_where_the_template_puts_them(bare):
 
 
 def test_conversations_of_several_lengths_are_padded(bare):
-    model = with_tokenizer(bare, made(template="<s>" + CHATML))
+    model = with_tokenizer(bare, byte_tokenizer(template="<s>" + CHATML))
     for padding in ("left", "right"):
         tokens = model.chat([CHAT[1:2], CHAT], padding=padding)
         assert tokens.bos == "from the chat template"
@@ -265,7 +239,7 @@ def test_conversations_of_several_lengths_are_padded(bare):
 
 
 def test_thinking_is_a_part_of_its_turn(bare):
-    model = with_tokenizer(bare, made(template=THINKING))
+    model = with_tokenizer(bare, byte_tokenizer(template=THINKING))
     think = {"role": "assistant", "content": "<think>hm</think>yo"}
     tokens = model.chat([*CHAT[:2], think])
     assert text_of(tokens, 0, turns_of(tokens, 0)[2]) == "<|im_start|>assistant\n<think>hm</think>yo<|im_end|>\n"
@@ -279,7 +253,7 @@ def test_thinking_is_a_part_of_its_turn(bare):
 
 def test_tokens_may_join_what_turns_separate(bare):
     """A plain template ends turns with newlines that one token may span; a turn still ends where its text does."""
-    model = with_tokenizer(bare, made(template=PLAIN, merges=(("Ċ", "Ċ"), ("ĊĊ", "ĊĊ"))))
+    model = with_tokenizer(bare, byte_tokenizer(template=PLAIN, merges=(("Ċ", "Ċ"), ("ĊĊ", "ĊĊ"))))
     chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "\n\nyo"}]
     tokens = model.chat(chat)
     assert "".join(tokens.strings[0]) == "user: hi\n\nassistant: \n\nyo\n\n"
@@ -289,7 +263,7 @@ def test_tokens_may_join_what_turns_separate(bare):
 
 
 def test_a_template_that_folds_the_system_message_into_the_user_turn(bare):
-    model = with_tokenizer(bare, made(template=FOLDED))
+    model = with_tokenizer(bare, byte_tokenizer(template=FOLDED))
     tokens = model.chat(CHAT)
     assert [turn.role for turn in turns_of(tokens, 0)] == ["system", "user", "assistant", "user"]
     assert turns_of(tokens, 0)[0] == Turn("system", 0, 0), "it has no turn of its own"
@@ -301,7 +275,7 @@ def test_conversations_that_cannot_be_rendered(bare, model):
         model.chat(CHAT)
     with pytest.raises(BadInput, match="has no chat template"):
         with_tokenizer(bare, None).chat(CHAT)
-    folded = with_tokenizer(bare, made(template=FOLDED))
+    folded = with_tokenizer(bare, byte_tokenizer(template=FOLDED))
     with pytest.raises(BadInput, match="a user turn is needed"):
         folded.chat(CHAT[:1])
     for empty in ([], [[]]):

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.hub import cached_file
 
 from digsite._core.errors import BadInput, LoadError, MissingExtra, NotFinite, Unsupported, explain
 from digsite.models import verify as contracts
@@ -20,10 +21,11 @@ from digsite.models.anatomy import dissect
 from digsite.models.model import Model
 
 BUILTIN = "digsite/"
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
 
 def load(
-    name_or_path: str | Path | PreTrainedModel,
+    name_or_path: str | Path | torch.nn.Module,
     *,
     revision: str | None = None,
     dtype: str | torch.dtype | None = None,
@@ -137,10 +139,20 @@ def _unwrapped(hf: Any) -> Any:
 
 
 def _tokenizer(source: str, revision: str | None) -> Any:
+    """The tokenizer beside a checkpoint; None where there is none: the model then reads ids, and says so."""
     try:
-        return AutoTokenizer.from_pretrained(source, revision=revision)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # a model without a tokenizer still reads ids; asking it for strings says so
+        return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+        if not any(cached_file(source, name, revision=revision, **quiet) for name in _TOKENIZER_FILES):
+            return None
+        raise LoadError(
+            explain(
+                f"The tokenizer of {source} cannot be read",
+                found=_one_line(error),
+                do="repair or replace its files, or give load() another one: tokenizer=…",
+            )
+        ) from error
 
 
 def _checkpoint(source: str, revision: Any, dtype: Any, device: Any, attention: str, quantization: Any) -> Any:
@@ -157,14 +169,14 @@ def _checkpoint(source: str, revision: Any, dtype: Any, device: Any, attention: 
     if isinstance(device, dict) or device == "auto":
         arguments["device_map"] = device
     try:
-        config = AutoConfig.from_pretrained(source, revision=revision)
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source, config=config, attn_implementation=attention, **arguments
+            source, config=config, attn_implementation=attention, trust_remote_code=False, **arguments
         )
     except (OSError, ValueError, KeyError, SafetensorError, ImportError, RuntimeError) as error:
         raise _load_error(source, error) from error
     hf, info = loaded
-    _complete(source, info)
+    _complete(f"The weights of {source} do not fit its config", info)
     hf.requires_grad_(requires_grad=False).eval()
     if device is not None and "device_map" not in arguments:
         try:
@@ -197,7 +209,12 @@ def _check_files(folder: Path) -> None:
         raise LoadError(explain(f"{folder} holds no weights", found="no .safetensors file"))
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        wanted = set(json.loads(index.read_text())["weight_map"].values())
+        try:
+            wanted = set(json.loads(index.read_text())["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise LoadError(
+                explain(f"{index} is broken", found=_one_line(error), do="download or copy it again")
+            ) from error
         missing = sorted(wanted - {path.name for path in files})
         if missing:
             raise LoadError(explain(f"{folder} is incomplete", found=f"no {', '.join(missing)}, which its index names"))
@@ -215,17 +232,18 @@ def _check_files(folder: Path) -> None:
             ) from None
 
 
-def _complete(source: str, info: dict[str, Any]) -> None:
-    wrong = {
+def _complete(wrong: str, info: Any) -> None:
+    """A key that is missing or unused is an error, of a model as of an adapter."""
+    keys = {
         "missing": sorted(info["missing_keys"]),
         "unused": sorted(info["unexpected_keys"]),
         "of another shape": sorted(str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"]),
     }
-    found = "; ".join(f"{len(keys)} {what}: {', '.join(keys[:4])}" for what, keys in wrong.items() if keys)
+    found = "; ".join(f"{len(some)} {what}: {', '.join(some[:4])}" for what, some in keys.items() if some)
     if found:
         raise LoadError(
             explain(
-                f"The weights of {source} do not fit its config",
+                wrong,
                 found=found,
                 do="use the config that the weights were saved with, or load the model yourself and pass it live",
             )
@@ -233,13 +251,13 @@ def _complete(source: str, info: dict[str, Any]) -> None:
 
 
 def _load_error(source: str, error: Exception) -> Exception:
-    text = " ".join(str(error).split())
+    text = _one_line(error)
     if isinstance(error, ImportError) or "scaled_dot_product_attention" in text:
-        return Unsupported(explain(f"{source} cannot be loaded here", found=text[:300]))
+        return Unsupported(explain(f"{source} cannot be loaded here", found=text))
     return LoadError(
         explain(
             f"There is no model {source} that can be loaded here",
-            found=text[:300],
+            found=text,
             possible="a hub id (with a network, or in the local cache), a folder with config.json and safetensors, "
             "or digsite/tinyworld",
             do="check the spelling; offline only models in the cache or in folders load",
@@ -247,17 +265,22 @@ def _load_error(source: str, error: Exception) -> Exception:
     )
 
 
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
 def _add_adapter(hf: Any, adapter: str) -> None:
     try:
         import peft  # noqa: F401
     except ImportError:
         raise MissingExtra("peft", "adapters", "A LoRA adapter") from None
+    wrong = f"The adapter {adapter} does not fit {type(hf).__name__}"
     try:
-        hf.load_adapter(adapter)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise LoadError(
-            explain(f"The adapter {adapter} does not load onto {type(hf).__name__}", found=str(error)[:300])
-        ) from error
+        info = hf.load_adapter(adapter)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise LoadError(explain(wrong, found=_one_line(error))) from error
+    if info is not None:  # some early releases of transformers 5 keep it to themselves
+        _complete(wrong, vars(info))
     hf.requires_grad_(requires_grad=False).eval()
 
 
