@@ -81,7 +81,7 @@ def _sites(model: "Model") -> list[dict[str, Any]]:
     """Every kind of site: the layers that serve it and its shape there, or why none does."""
     first = {site.name: site for site in reversed(model.sites)}
     run = model.run(model.tokens([[0, 1]]), read=list(first.values()))
-    hooks = transformer_lens_hooks(gated=model.gated)
+    hooks = transformer_lens_hooks(gated=model.anatomy.gated)
     found = []
     for name, kind in SITES.items():
         reasons = [why for (_, refused), why in model.anatomy.refused.items() if refused == name]

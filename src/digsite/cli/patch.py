@@ -81,7 +81,7 @@ def _place(words: Sequence[str] | None) -> str | int | list[str] | None:
 
 def _rows(model: "Model", task: "Task", sites: Sequence[str], at: Sequence[str] | None) -> int:
     """Rows that the sweep sends through the model at most."""
-    found = sum(len(model.anatomy.expand(address, gated=model.gated)) for address in sites)
+    found = sum(len(model.anatomy.expand(address)) for address in sites)
     places = max(task.clean.lengths) if at == ["each"] else len(at or [1])
     n = len(task.clean)
     return 6 * n + found * places * (n + min(32, n))

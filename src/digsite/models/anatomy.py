@@ -6,7 +6,7 @@ the anatomy and never the Hugging Face classes.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -71,6 +71,11 @@ class Anatomy:
         """Width of a query head."""
         return max((block.heads.d_head for block in self.blocks if block.heads), default=0)
 
+    @cached_property
+    def gated(self) -> bool:
+        """Whether the MLPs have a gate (it settles what TransformerLens' `mlp.hook_pre` means)."""
+        return any("gate" in block.parts or "gate_up" in block.parts for block in self.blocks)
+
     def sites(self) -> list[Site]:
         """Every site of this model, layer by layer in the order of the forward pass."""
         names = list(SITES)
@@ -78,13 +83,13 @@ class Anatomy:
         keys.sort(key=lambda key: (-1 if key[0] is None else key[0], names.index(key[1])))
         return [Site(name, layer) for layer, name in keys]
 
-    def expand(self, address_: str | Site, *, gated: bool) -> list[Site]:
+    def expand(self, address_: str | Site) -> list[Site]:
         """The concrete sites of an address; a wildcard takes those layers that have the site.
 
         Raises:
             NoSuchSite: The layer or head does not exist, or the model lacks the site; says why.
         """
-        site = Site.parse(address_, gated=gated) if isinstance(address_, str) else address_
+        site = Site.parse(address_, gated=self.gated) if isinstance(address_, str) else address_
         found = site.expand(len(self.blocks), {"head": self.n_heads, "kv_head": self.n_kv_heads})
         there = [one for one in found if self.has((_layer(one), one.name))]
         if there and (len(there) == len(found) or not isinstance(site.layer, int)):

@@ -13,20 +13,20 @@ import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
-from threading import RLock
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from digsite._core.cost import count_forward
 from digsite._core.errors import BadInput, explain
-from digsite.models import attention, measure
+from digsite.models import measure
 from digsite.models.anatomy import Anatomy
 from digsite.models.edits import Edit
+from digsite.models.execution import execute
 from digsite.models.generate import Generation, Sampling, StopAt, generate
 from digsite.models.identity import fingerprint
+from digsite.models.instrument import Instrument
 from digsite.models.memory import MemoryPlan
 from digsite.models.plan import Logits, Plan, Reads
 from digsite.models.readout import readout
@@ -34,10 +34,9 @@ from digsite.models.run import Run
 from digsite.models.savings import planned, shape_only
 from digsite.models.tokens import Positions, Tokens, conversation, given, grid, tokenize
 from digsite.models.verify import Verification, verify
-from digsite.models.visit import VISIT, Key, StopForward, Visit, key_of
+from digsite.models.visit import Key, Visit, key_of
 from digsite.models.weights import Weights
-from digsite.models.wiring import Wire, leaf, wired, wires
-from digsite.sites import SITES, Site
+from digsite.sites import Site
 
 
 class Model:
@@ -60,13 +59,11 @@ class Model:
         self.name, self.revision, self.attention = name, revision, attention
         self.snapshots: frozenset[Key] = frozenset()
         self.measured: dict[Any, Tensor] = {}
-        self._configs = _configs(hf)
+        self.instrument = Instrument(hf, anatomy, attention)
         self._layer_of = {block.attn: block.index for block in anatomy.blocks if block.attn is not None}
         parameters = inspect.signature(hf.forward).parameters
         self.takes = {name for name in ("position_ids", "use_cache", "logits_to_keep") if name in parameters}
-        self._one_at_a_time = RLock()
         self._reads = lru_cache(maxsize=256)(self._listed)
-        self._wires = lru_cache(maxsize=256)(self._compile)
 
     # -- facts -----------------------------------------------------------------------------------------------------
     @property
@@ -118,11 +115,6 @@ class Model:
         return next(self.anatomy.embed.parameters()).dtype
 
     @cached_property
-    def gated(self) -> bool:
-        """Whether its MLPs have a gate (it settles what TransformerLens' `mlp.hook_pre` means)."""
-        return any("gate" in block.parts or "gate_up" in block.parts for block in self.anatomy.blocks)
-
-    @cached_property
     def sites(self) -> list[Site]:
         """Every site of this model."""
         return self.anatomy.sites()
@@ -169,8 +161,7 @@ class Model:
             made = tokenize(self.tokenizer, texts, special=special, padding=padding)  # pyright: ignore[reportArgumentType]
         else:
             made = grid(texts, padding=padding, tokenizer=self.tokenizer)  # pyright: ignore[reportArgumentType]
-        self._fits(made)
-        return made
+        return self._checked(made)
 
     def chat(self, chats: Any, *, add_generation_prompt: bool = False, padding: str = "right") -> Tokens:
         """Conversations in the tokenizer's chat template; `tokens.turns` says where each turn lies.
@@ -182,27 +173,12 @@ class Model:
         """
         several = chats if chats and not isinstance(chats[0], dict) else [chats]
         made = conversation(self.tokenizer, several, add_generation_prompt=add_generation_prompt, padding=padding)
-        self._fits(made)
-        return made
+        return self._checked(made)
 
-    def _fits(self, tokens: Tokens) -> None:
-        smallest, largest = tokens.id_range
-        if largest >= self.d_vocab or smallest < 0:
-            raise BadInput(
-                explain(
-                    f"Token id {largest if largest >= self.d_vocab else smallest} is not in the vocabulary",
-                    possible=f"0 to {self.d_vocab - 1}",
-                )
-            )
-        if self.n_ctx is not None and max(tokens.lengths) > self.n_ctx:
-            raise BadInput(
-                explain(
-                    "A row is longer than the model's context",
-                    found=f"{max(tokens.lengths)} tokens",
-                    possible=f"at most {self.n_ctx}",
-                    do="shorten it, or cut it into rows with tasks.Corpus",
-                )
-            )
+    def _checked(self, tokens: Tokens | Tensor) -> Tokens:
+        made = tokens if isinstance(tokens, Tokens) else self.tokens(tokens)
+        made.check(self.d_vocab, self.n_ctx)
+        return made
 
     # -- running ---------------------------------------------------------------------------------------------------
     def run(
@@ -262,17 +238,8 @@ class Model:
         adapters: bool = True,
     ) -> Plan:
         """The plan of a run, as data; see `run` for the arguments."""
-        gated = self.gated
         reads = self._reads(tuple(_several(read)))
-        if logits not in ("all", None) and (isinstance(logits, bool) or not isinstance(logits, int) or logits < 1):
-            raise BadInput(
-                explain(f"logits={logits!r} is no choice", possible='"all", the last k columns (k ≥ 1), None')
-            )
-        if logits is None and not reads and stop is None:
-            raise BadInput(explain("A run without logits, reads or stop has nothing to do"))
-        if grad and (to is not None or dtype is not None or at is not None):
-            raise BadInput(explain("With grad=True the sites themselves are kept", do="leave out at, to and dtype"))
-        where = None if stop is None else self.anatomy.expand(stop, gated=gated)
+        where = None if stop is None else self.anatomy.expand(stop)
         if where is not None and len(where) != 1:
             raise BadInput(explain(f"stop={stop} names several sites", do="name one"))
         return Plan(
@@ -288,61 +255,15 @@ class Model:
         )
 
     def _listed(self, addresses: tuple[str | Site, ...]) -> Reads:
-        return Reads(site for address in addresses for site in self.anatomy.expand(address, gated=self.gated))
+        return Reads(site for address in addresses for site in self.anatomy.expand(address))
 
     def execute(self, tokens: Tokens | Tensor, plan: Plan, *, batch_size: int | None = None) -> Run:
-        """Runs a plan."""
-        if not isinstance(tokens, Tokens):
-            tokens = self.tokens(tokens)
-        elif len(tokens) > 0:
-            self._fits(tokens)
-        edits = [self.resolved(edit, tokens) for edit in plan.edits]
-        for edit in edits:
-            # A slice without an end goes on into what may come later; it may well be empty in a short row.
-            closed = edit.at is not None and not (isinstance(edit.at, slice) and edit.at.stop is None)
-            if closed and not tokens.places(edit.at).rows.numel():
-                raise BadInput(
-                    explain(f"The edit at {edit.site} selects no position of any row", found=f"at={edit.at}")
-                )
-        if batch_size is None or batch_size >= len(tokens):
-            visit, logits = self._pass(tokens, plan, edits)
-            return Run(tokens, plan, visit.got, visit.got_heads, self.anatomy, logits)
-        if plan.grad:
-            raise BadInput(explain("Gradients need the whole batch in one pass", do="leave out batch_size"))
-        return self._in_batches(tokens, plan, edits, batch_size)
+        """Runs a plan; see `run`."""
+        return execute(self, self._checked(tokens), plan, batch_size=batch_size)
 
-    def _in_batches(self, tokens: Tokens, plan: Plan, edits: list[Edit], batch_size: int) -> Run:
-        parts, logits = [], []
-        for start in range(0, len(tokens), batch_size):
-            rows = slice(start, min(start + batch_size, len(tokens)))
-            part = Tokens(tokens.ids[rows], tokens.mask[rows], bos=tokens.bos, tokenizer=tokens.tokenizer)
-            those = [one for edit in edits if (one := edit.for_rows(rows, len(tokens))) is not None]
-            visit, some = self._pass(part, plan, those)
-            parts.append((visit.got, visit.got_heads))  # the visit itself holds on to more of the stream
-            logits.append(some)
-        # One site after the other, so that parts and whole are in memory together for one site only.
-        values = {key: torch.cat([got.pop(key) for got, _ in parts]) for key in list(parts[0][0])}
-        heads = {key: torch.cat([got.pop(key) for _, got in parts]) for key in list(parts[0][1])}
-        return Run(tokens, plan, values, heads, self.anatomy, None if logits[0] is None else torch.cat(logits))
-
-    def _pass(self, tokens: Tokens, plan: Plan, edits: Sequence[Edit]) -> tuple[Visit, Tensor | None]:
-        visit = self.visit(tokens, plan, edits)
-        kwargs = self.inputs(tokens)
-        if "use_cache" in self.takes:
-            kwargs["use_cache"] = False
-        keep = plan.logits if isinstance(plan.logits, int) else 0
-        if keep and "logits_to_keep" in self.takes and not visit.wants((None, "logits")):
-            kwargs["logits_to_keep"] = keep
-        count_forward(len(tokens))
-        logits = None
-        with self.instrumented(visit, adapters=plan.adapters), contextlib.suppress(StopForward):
-            logits = self.hf(**kwargs).logits
-        visit.finish()
-        if logits is not None and keep:
-            logits = logits[:, -keep:]
-        if logits is not None and plan.to is not None:
-            logits = logits.to(plan.to)
-        return visit, None if plan.logits is None else logits
+    def instrumented(self, visit: Visit, *, adapters: bool = True) -> contextlib.AbstractContextManager:
+        """The model with what one visit needs around it, and as it was when the block ends. Other threads wait."""
+        return self.instrument.around(visit, adapters=adapters)
 
     def generate(
         self,
@@ -378,16 +299,15 @@ class Model:
             A row that ends before the others goes through the later passes as padding: mask it with
             `generation.run.tokens.mask`. An edit at a position that a row did not live to see does nothing to it.
         """
-        if not isinstance(tokens, Tokens):
-            tokens = self.tokens(tokens)
-        self._fits(tokens)
         plan = self.plan(read=read, edits=edits, adapters=adapters)
-        return generate(self, tokens, plan, new=max_new_tokens, sample=sample, stop_at=stop_at, logits=logits)
+        return generate(
+            self, self._checked(tokens), plan, new=max_new_tokens, sample=sample, stop_at=stop_at, logits=logits
+        )
 
     def plain(self, tokens: Tokens) -> Float[Tensor, "batch pos vocab"]:
         """The logits of the Hugging Face model by itself: nothing read, and the attention that runs have."""
         kwargs = {"use_cache": False} if "use_cache" in self.takes else {}
-        with attention.switched(self._configs, self.attention), torch.no_grad():
+        with self.instrument.plain(), torch.no_grad():
             return self.hf(**self.inputs(tokens), **kwargs).logits
 
     def verify(self, *, layers: Sequence[int] | None = None) -> Verification:
@@ -436,11 +356,7 @@ class Model:
             BadInput: The tokens do not fit the model, or the budget is not an amount of memory.
             NoSuchSite: The model lacks a site.
         """
-        if isinstance(tokens, tuple):
-            tokens = shape_only(*tokens)
-        elif not isinstance(tokens, Tokens):
-            tokens = self.tokens(tokens)
-        self._fits(tokens)
+        tokens = self._checked(shape_only(*tokens) if isinstance(tokens, tuple) else tokens)
         plan = self.plan(read=read, edits=edits, stop=stop, logits=logits, at=at, grad=grad, to=to)
         where = device or ("cuda" if self.device.type == "meta" else self.device.type)
         return planned(
@@ -470,54 +386,19 @@ class Model:
             edits,
             tokens,
             grad=plan.grad,
-            keep=_keeper(tokens, plan),
+            keep=plan.keeper(tokens),
             stop=None if plan.stop is None else key_of(plan.stop),
             stop_when_read=plan.logits is None and plan.stop is None,
             snapshots=self.snapshots,
             layer_of=self._layer_of,
         )
 
-    @contextlib.contextmanager
-    def instrumented(self, visit: Visit, *, adapters: bool = True):
-        """The model with what one visit needs around it, and as it was when the block ends. Other threads wait."""
-        with (
-            self._one_at_a_time,
-            wired(self._wires(visit.wanted, visit.grad), visit),
-            self._attending(visit),
-            contextlib.nullcontext() if adapters else adapters_off(self.hf),
-            torch.inference_mode(mode=False),  # its tensors keep no version, by which overwriting is noticed
-            torch.set_grad_enabled(visit.grad),
-        ):
-            token = VISIT.set(visit)
-            try:
-                yield
-            finally:
-                VISIT.reset(token)
-
-    def _attending(self, visit: Visit) -> contextlib.AbstractContextManager:
-        """Attention as a visit needs it: on the interface the registered function, elsewhere taps."""
-        if not self.anatomy.arch.tapped:
-            name = attention.EAGER if self.attention == "eager" else attention.SDPA
-            return attention.switched(self._configs, name)
-        with contextlib.ExitStack() as stack:
-            for layer in {key[0] for key in visit.wanted if key in self.anatomy.inside}:
-                block = self.anatomy.blocks[layer]  # pyright: ignore[reportArgumentType,reportCallIssue]
-                assert block.attn is not None
-                stack.enter_context(attention.tapped(block.attn, visit, block.index))
-            stack.enter_context(attention.switched(self._configs, self.attention))
-            return stack.pop_all()
-
-    def _compile(self, keys: frozenset[Key], grad: bool) -> list[Wire]:  # noqa: FBT001 - a cache key
-        starts = (self.anatomy.embed, self.anatomy.pos_embed) if grad else ()
-        leaves = [(module, "out", [leaf]) for module in starts if module is not None]
-        return wires([*leaves, *self.anatomy.compiled(keys)], self.hf)
-
     # -- edits -----------------------------------------------------------------------------------------------------
     def _expanded(self, edit: Edit) -> list[Edit]:
         if edit.site.is_concrete and self.anatomy.has(key_of(edit.site)):
-            self.anatomy.expand(edit.site, gated=self.gated)
+            self.anatomy.expand(edit.site)
             return [edit]
-        return [replace(edit, site=site) for site in self.anatomy.expand(edit.site, gated=self.gated)]
+        return [replace(edit, site=site) for site in self.anatomy.expand(edit.site)]
 
     def resolved(self, edit: Edit, tokens: Tokens | None = None) -> Edit:
         """The same edit with its value measured, where it was to be measured on a corpus.
@@ -530,57 +411,5 @@ class Model:
         return edit if edit.over is None else measure.resolved(self, edit, tokens)
 
 
-def adapters_off(hf: nn.Module):
-    """All adapters of a model switched off for a while."""
-
-    @contextlib.contextmanager
-    def off():
-        layers = [module for module in hf.modules() if hasattr(module, "_disable_adapters")]
-        before = [layer._disable_adapters for layer in layers]
-        for layer in layers:
-            vars(layer)["_disable_adapters"] = True
-        try:
-            yield
-        finally:
-            for layer, value in zip(layers, before, strict=True):
-                vars(layer)["_disable_adapters"] = value
-
-    return off()
-
-
-def _keeper(tokens: Tokens, plan: Plan) -> Any:
-    """What is done to a tensor before it is recorded, or None."""
-    if plan.at is None and plan.to is None and plan.dtype is None:
-        return None
-    dtype = None if plan.dtype is None else getattr(torch, plan.dtype)
-    places = None if plan.at is None else tokens.places(plan.at)
-    if places is not None and places.per_row is None:
-        raise BadInput(explain("at= selects another number of positions in different rows", do="choose equally many"))
-    one = isinstance(plan.at, int)
-
-    def keep(key: Key, x: Tensor) -> Tensor:
-        if places is not None:
-            query_axis = "dst" in SITES[key[1]].axes and x.ndim == len(SITES[key[1]].axes)
-            x = x.movedim(2, 1) if query_axis else x
-            x = x[places.rows.to(x.device), places.columns.to(x.device)].unflatten(0, (-1, places.per_row or 0))
-            x = x.squeeze(1) if one else x
-            if query_axis:
-                x = x if one else x.movedim(2, 1)
-        moved = x.to(device=plan.to, dtype=dtype)
-        return moved.clone() if moved is x and places is None else moved
-
-    return keep
-
-
 def _several(addresses: Any) -> Iterable[str | Site]:
     return [addresses] if isinstance(addresses, str | Site) else addresses
-
-
-def _configs(hf: Any) -> list[Any]:
-    """Every config object that decides on attention inside a model, each once."""
-    found: dict[int, Any] = {}
-    for module in hf.modules():
-        config = getattr(module, "config", None)
-        if hasattr(config, "_attn_implementation_internal"):
-            found[id(config)] = config
-    return list(found.values())

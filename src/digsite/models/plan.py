@@ -3,18 +3,19 @@
 A plan names no Python object of the model, so it can be saved, compared, and executed by another driver elsewhere.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
-from digsite._core.errors import Unsupported, explain
+from digsite._core.errors import BadInput, Unsupported, explain
 from digsite.models.edits import Edit
-from digsite.models.tokens import Positions
+from digsite.models.tokens import Positions, Tokens
 from digsite.models.visit import Key, key_of
-from digsite.sites import Site
+from digsite.sites import SITES, Site
 
 Logits = Literal["all"] | int | None
 
@@ -62,6 +63,44 @@ class Plan:
     def __post_init__(self):
         if not isinstance(self.reads, Reads):
             object.__setattr__(self, "reads", Reads(self.reads))
+        logits = self.logits
+        if logits not in ("all", None) and (isinstance(logits, bool) or not isinstance(logits, int) or logits < 1):
+            raise BadInput(
+                explain(f"logits={logits!r} is no choice", possible='"all", the last k columns (k ≥ 1), None')
+            )
+        if logits is None and not self.reads and self.stop is None:
+            raise BadInput(explain("A run without logits, reads or stop has nothing to do"))
+        if self.grad and (self.to is not None or self.dtype is not None or self.at is not None):
+            raise BadInput(explain("With grad=True the sites themselves are kept", do="leave out at, to and dtype"))
+
+    def keeper(self, tokens: Tokens) -> Callable[[Key, Tensor], Tensor] | None:
+        """What is done to a tensor before it is recorded; None for nothing.
+
+        Raises:
+            BadInput: The positions are not equally many in every row.
+        """
+        if self.at is None and self.to is None and self.dtype is None:
+            return None
+        dtype = None if self.dtype is None else getattr(torch, self.dtype)
+        places = None if self.at is None else tokens.places(self.at)
+        if places is not None and places.per_row is None:
+            raise BadInput(
+                explain("at= selects another number of positions in different rows", do="choose equally many")
+            )
+        one = isinstance(self.at, int)
+
+        def keep(key: Key, x: Tensor) -> Tensor:
+            if places is not None:
+                query_axis = "dst" in SITES[key[1]].axes and x.ndim == len(SITES[key[1]].axes)
+                x = x.movedim(2, 1) if query_axis else x
+                x = x[places.rows.to(x.device), places.columns.to(x.device)].unflatten(0, (-1, places.per_row or 0))
+                x = x.squeeze(1) if one else x
+                if query_axis:
+                    x = x if one else x.movedim(2, 1)
+            moved = x.to(device=self.to, dtype=dtype)
+            return moved.clone() if moved is x and places is None else moved
+
+        return keep
 
     def to_dict(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """The plan as JSON-ready data, and the tensors that it refers to by name.

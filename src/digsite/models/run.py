@@ -43,7 +43,7 @@ class Run:
 
     def __getitem__(self, address: str | Site) -> Tensor:
         """The tensor of a site, or of several layers stacked on a first axis."""
-        site = Site.parse(address, gated=self._gated) if isinstance(address, str) else address
+        site = Site.parse(address, gated=self.anatomy.gated) if isinstance(address, str) else address
         each = self.each(site)
         if len(each) == 1 and not isinstance(site.layer, Range):
             return next(iter(each.values()))
@@ -59,11 +59,7 @@ class Run:
 
     def each(self, address: str | Site) -> dict[Site, Tensor]:
         """Every concrete site that an address matches, with its tensor (as it was recorded, on the path)."""
-        return {site: self._one(site) for site in self.anatomy.expand(address, gated=self._gated)}
-
-    @property
-    def _gated(self) -> bool:
-        return any("gate" in block.parts or "gate_up" in block.parts for block in self.anatomy.blocks)
+        return {site: self._one(site) for site in self.anatomy.expand(address)}
 
     def _one(self, site: Site) -> Tensor:
         key = (site.layer if isinstance(site.layer, int) else None, site.name)

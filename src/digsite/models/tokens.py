@@ -90,6 +90,30 @@ class Tokens:
             turns=tuple(self.turns[i] for i in pick) if self.turns else None,
         )
 
+    def check(self, d_vocab: int, n_ctx: int | None) -> None:
+        """Whether a model can read these rows.
+
+        Args:
+            d_vocab: Ids that it knows.
+            n_ctx: Its longest row, or None.
+
+        Raises:
+            BadInput: An id is not in the vocabulary, or a row is too long.
+        """
+        smallest, largest = self.id_range
+        if largest >= d_vocab or smallest < 0:
+            wrong = largest if largest >= d_vocab else smallest
+            raise BadInput(explain(f"Token id {wrong} is not in the vocabulary", possible=f"0 to {d_vocab - 1}"))
+        if n_ctx is not None and max(self.lengths) > n_ctx:
+            raise BadInput(
+                explain(
+                    "A row is longer than the model's context",
+                    found=f"{max(self.lengths)} tokens",
+                    possible=f"at most {n_ctx}",
+                    do="shorten it, or cut it into rows with tasks.Corpus",
+                )
+            )
+
     def batches(self, batch_size: int) -> Iterator["Tokens"]:
         """The rows in order, `batch_size` at a time."""
         for start in range(0, len(self), batch_size):

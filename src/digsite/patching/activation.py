@@ -156,9 +156,7 @@ def activation_patching(
         raise BadInput(explain(f"direction={direction!r} does not exist", possible=["denoise", "noise"]))
     clean, corrupt = task.clean, task.require_corrupt()
     base_tokens, source_tokens = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
-    found = [
-        s for a in ([sites] if isinstance(sites, str) else sites) for s in model.anatomy.expand(a, gated=model.gated)
-    ]
+    found = [s for a in ([sites] if isinstance(sites, str) else sites) for s in model.anatomy.expand(a)]
     cells = [cell for site in found for cell in _cells(model, task, site, at)]
     wholes = tuple(dict.fromkeys(f"layers.{site.layer}.{site.name}" for site in found))
     with measure() as cost:

@@ -49,7 +49,7 @@ def checked(model: Model, names: Sequence[str]) -> tuple[str, ...]:
         NoSuchSite: The model has no such component.
     """
     known = {str(Site.parse(name)) for name in components(model)}
-    made = [str(site) for name in names for site in model.anatomy.expand(name, gated=model.gated)]
+    made = [str(site) for name in names for site in model.anatomy.expand(name)]
     wrong = [name for name in made if name not in known]
     if wrong or len(set(made)) < len(made):
         raise BadInput(
