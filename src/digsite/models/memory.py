@@ -54,8 +54,9 @@ class MemoryPlan:
         Bytes; in the table 1 GB is 10^9.
 
     Caveats:
-        Counted are the bytes of tensors. On a CPU the C library keeps freed blocks for later (in the measured cases
-        5 to 40 % more than the tensors' bytes), on a GPU PyTorch does; kernels need some megabytes of their own.
+        Counted are the bytes of tensors. On a CPU the C library keeps freed blocks for later: in the measured cases a
+        process took up to half as much again, and within 10 % of the plan with MALLOC_MMAP_THRESHOLD_=65536 in its
+        environment. On a GPU PyTorch keeps blocks too; kernels need some megabytes of their own.
     """
 
     question: str

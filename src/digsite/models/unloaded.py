@@ -91,8 +91,9 @@ def _config(model: str | Path | PretrainedConfig) -> tuple[str, Any]:
     if isinstance(model, PretrainedConfig):
         return model.name_or_path or model.model_type, model
     name = str(model)
+    source = str(builtin_path(name)) if name.startswith(BUILTIN) else name
     try:
-        return name, AutoConfig.from_pretrained(str(builtin_path(name)) if name.startswith(BUILTIN) else name)
+        return name, AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise LoadError(
             explain(

@@ -1,0 +1,272 @@
+"""Compiling: a program becomes a Hugging Face model whose circuit is known.
+
+1. The program is run on all of its inputs, which finds the values that occur.
+2. It is lowered into layers. What a head finds when it selects nothing often matters to nobody: where the model is
+   right without that care, it is left out, so that every edge of the circuit is one that matters.
+3. The layers are assembled into a GPT-2.
+4. The model is run on the same inputs; where its logits are not the program's output, compiling fails.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from digsite._core.errors import ContractBroken, explain
+from digsite._core.files import whole_folder
+from digsite.models import Model, Tokens, load
+from digsite.tasks import Task
+from digsite.tasks.build import build
+from digsite.tasks.examples import Example
+from digsite.toys.compiled.assemble import BOS, PAD, Hardness, assemble, tokenizer_of, tokens_of
+from digsite.toys.compiled.library import program as named
+from digsite.toys.compiled.lowering import EMBED, POSITIONS, Lowered, careful, lower
+from digsite.toys.compiled.program import Program, Row
+
+TOLERANCE = {False: 1e-3, True: 0.05}
+"""How far logits may lie from the program's output, without and with a real norm."""
+BATCH = 4096
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Compiled:
+    """A model whose circuit is known, because it was put there.
+
+    Attributes:
+        program: What it computes.
+        hardness: What makes it hard to read.
+        model: An ordinary GPT-2.
+        edges: Every edge of the circuit: (writer, reader) as site addresses. A writer is "embed", "pos_embed", a head
+            ("layers.0.attn.result[1]") or an MLP ("layers.0.mlp.out"); a reader is a head's input
+            ("layers.1.attn.q_in[0]"), an MLP's ("layers.1.mlp.in"), or "logits".
+        error: The largest distance of a logit from the program's output, over all inputs that were looked at.
+    """
+
+    program: Program
+    hardness: Hardness
+    model: Model
+    edges: frozenset[tuple[str, str]]
+    error: float
+
+    @cached_property
+    def nodes(self) -> frozenset[str]:
+        """Every writer of the circuit."""
+        return frozenset(writer for writer, _ in self.edges)
+
+    @cached_property
+    def all_edges(self) -> list[tuple[str, str]]:
+        """Every edge that the model could have, in the order of the forward pass."""
+        return [(writer, reader) for reader, before in _readers(self.model) for writer in _writers(self.model, before)]
+
+    def tokens(self, rows: Sequence[Row]) -> Tokens:
+        """Rows of the program as the model reads them: a BOS in front, padding behind."""
+        return _tokens(self.program, rows)
+
+    def task(self, n: int = 100, *, seed: int = 0) -> Task:
+        """The program as a task: what comes next, beside an input of the same length with another answer.
+
+        Args:
+            n: Pairs wanted.
+            seed: Of the draw.
+        """
+        return build(
+            self.model,
+            self.program.name,
+            f"How does {{model}} compute {self.program.description}?",
+            pairs(self.program, seed),
+            n,
+            seed=seed,
+            description=self.program.description,
+        )
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a folder that transformers (and `digsite.load`) can load; its circuit is in circuit.json."""
+        with whole_folder(Path(folder), marker="config.json") as place:
+            self.model.hf.save_pretrained(place)
+            self.model.tokenizer.save_pretrained(place)
+            circuit = {
+                "program": self.program.name,
+                "nodes": sorted(self.nodes),
+                "edges": sorted(map(list, self.edges)),
+            }
+            (place / "circuit.json").write_text(json.dumps(circuit, indent=1))
+        return Path(folder)
+
+
+def compile_program(program: Program | str, hardness: Hardness | None = None) -> Compiled:
+    """A model that computes a program exactly.
+
+    Args:
+        program: A program, or the name of one of the library.
+        hardness: What makes it hard to read; nothing if None.
+
+    Raises:
+        BadInput: The program cannot be compiled at this length or width; says which step and why.
+        ContractBroken: The model's logits are not the program's output.
+    """
+    program = named(program) if isinstance(program, str) else program
+    hardness = hardness or Hardness()
+    lowered = _plainest(program)
+    model = _model(program, lowered, hardness)
+    made = Compiled(
+        program=program, hardness=hardness, model=model, edges=frozenset(lowered.edges), error=_error(program, model)
+    )
+    if made.error > TOLERANCE[hardness.norm]:
+        raise ContractBroken(
+            explain(
+                f"The model that was compiled from {program.name} does not compute it",
+                found=f"a logit is {made.error:.2g} away from the program's output",
+                possible=f"{TOLERANCE[hardness.norm]:.2g}",
+                do="make the program's numbers coarser, or its inputs shorter",
+            )
+        )
+    return made
+
+
+def _plainest(program: Program) -> Lowered:
+    """The program in layers, without care that nobody needs."""
+    lowered = lower(program)
+    for op in careful(lowered):
+        careless = lowered.careless | {op}
+        without = lower(program, careless=careless)
+        if _error(program, _model(program, without, Hardness())) <= TOLERANCE[False]:
+            lowered = without
+    return lowered
+
+
+def _model(program: Program, lowered: Lowered, hardness: Hardness) -> Model:
+    hf = assemble(program, lowered, hardness)
+    model = load(hf, tokenizer=tokenizer_of(program), verify=False)  # many of its sites have no effect, by intention
+    model.name = f"compiled/{program.name}"
+    return model
+
+
+def wanted(program: Program) -> tuple[Float[np.ndarray, "example pos vocab"], np.ndarray]:
+    """The logits that a program stands for, and [input, position] where they count."""
+    tokens, output = tokens_of(program), program.evaluation(program.result)
+    if program.result.number:
+        logits = np.zeros((*output.shape, len(tokens)))
+        logits[..., tokens.index("value")] = output
+        return logits, program.asked
+    table = np.zeros((len(program.result.domain) + 1, len(tokens)))  # the last row for no value
+    for i, value in enumerate(program.result.domain):
+        table[i, [tokens.index(token) for token in program.written(value)]] = 1.0
+    return table[output], program.asked
+
+
+def pairs(program: Program, seed: int) -> Iterator[Example]:
+    """Endless pairs of inputs that end where the output counts, differ in few tokens, and have different answers."""
+    rng = np.random.default_rng(seed)
+    output, asked = program.evaluation(program.result), program.asked
+    cells = np.argwhere(asked & (output != -1)) if not program.result.number else np.argwhere(asked)
+    codes = program.evaluation.ids
+    while True:
+        row, end = cells[rng.integers(len(cells))]
+        others = cells[(cells[:, 1] == end) & (output[cells[:, 0], end] != output[row, end])]
+        if not len(others):
+            continue
+        some = others[rng.permutation(len(others))[:64], 0]
+        apart = (codes[some, : end + 1] != codes[row, : end + 1]).sum(1)
+        other = some[int(apart.argmin())]
+        texts = [" ".join(program.vocabulary[code] for code in codes[i, : end + 1]) for i in (row, other)]
+        right, wrong = (tuple(f" {token}" for token in _answers(program, output[i, end])) for i in (row, other))
+        if program.result.number:
+            yield Example(*texts, right=right, wrong=())
+        elif set(right) - set(wrong) and set(wrong) - set(right):
+            both = set(right) & set(wrong)
+            yield Example(
+                *texts,
+                right=tuple(one for one in right if one not in both),
+                wrong=tuple(one for one in wrong if one not in both),
+            )
+        elif set(right) ^ set(wrong) and right and wrong and len(right) > len(wrong):
+            yield Example(*texts, right=tuple(one for one in right if one not in wrong), wrong=())
+
+
+def _answers(program: Program, output: Any) -> tuple[str, ...]:
+    return program.written(None if program.result.number else program.result.domain[int(output)])
+
+
+def _tokens(program: Program, rows: Sequence[Row]) -> Tokens:
+    known = {token: i for i, token in enumerate(tokens_of(program))}
+    width = 1 + max(map(len, rows))
+    ids = torch.full((len(rows), width), known[PAD])
+    mask = torch.zeros(len(rows), width, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        ids[i, : len(row) + 1] = torch.tensor([known[BOS], *(known[token] for token in row)])
+        mask[i, : len(row) + 1] = True
+    return Tokens(ids, mask, bos="compiled program")
+
+
+def _error(program: Program, model: Model) -> float:
+    target, asked = wanted(program)
+    worst = 0.0
+    for start in range(0, len(program.rows), BATCH):
+        part = slice(start, start + BATCH)
+        logits = model.run(_tokens(program, program.rows[part])).logits[:, 1:].double().numpy()
+        width = logits.shape[1]
+        apart = np.abs(logits - target[part, :width])[asked[part, :width]]
+        worst = max(worst, float(apart.max(initial=0.0))) if np.isfinite(apart).all() else np.inf
+    return worst
+
+
+# -- edges ---------------------------------------------------------------------------------------------------------
+def _writers(model: Model, before: int) -> Iterator[str]:
+    """What has written to the stream before a half-layer."""
+    yield from (EMBED, POSITIONS)
+    for half in range(before):
+        if half % 2:
+            yield f"layers.{half // 2}.mlp.out"
+        else:
+            yield from (f"layers.{half // 2}.attn.result[{head}]" for head in range(model.n_heads))
+
+
+def _readers(model: Model) -> Iterator[tuple[str, int]]:
+    """What reads the stream, and at which half-layer."""
+    for layer in range(model.n_layers):
+        for part in "qkv":
+            yield from ((f"layers.{layer}.attn.{part}_in[{head}]", 2 * layer) for head in range(model.n_heads))
+        yield f"layers.{layer}.mlp.in", 2 * layer + 1
+    yield "logits", 2 * model.n_layers
+
+
+def edge_effects(
+    compiled: Compiled, edges: Sequence[tuple[str, str]], rows: Sequence[Row] | None = None
+) -> Float[Tensor, " edge"]:
+    """What it does to cut one edge: the largest change of a logit that counts, over all rows.
+
+    A reader is given the stream without what the writer wrote to it; everything else stays as it is.
+
+    Args:
+        compiled: The model.
+        edges: As in `Compiled.edges`.
+        rows: Inputs; the program's own if None.
+
+    Units:
+        Logits.
+    """
+    import digsite.models.edits as edits
+
+    program, model = compiled.program, compiled.model
+    rows = program.rows if rows is None else list(rows)
+    worst = torch.zeros(len(edges))
+    for start in range(0, len(rows), BATCH):
+        some = rows[start : start + BATCH]
+        tokens = _tokens(program, some)
+        written = model.run(tokens, read=list(dict.fromkeys(writer for writer, _ in edges)))
+        counts = torch.zeros(tokens.ids.shape, dtype=torch.bool)
+        for i, row in enumerate(some):
+            counts[i, [p + 1 for p in (range(len(row)) if program.judged is None else program.judged(row))]] = True
+        base = written.logits[counts]
+        for i, (writer, reader) in enumerate(edges):
+            site = f"layers.{model.n_layers - 1}.resid_post" if reader == "logits" else reader
+            cut = model.run(tokens, edits=[edits.add(site, -written[writer])])
+            worst[i] = max(float(worst[i]), float((cut.logits[counts] - base).abs().max()))
+    return worst
