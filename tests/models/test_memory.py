@@ -143,7 +143,7 @@ print(plan.total - plan.rows[0].bytes, grown)
     ids=["forward", "gradients", "batches", "fused gradients"],
 )
 def test_the_predicted_peak_is_the_measured_one(how):
-    """Within 10 %, with every large block given back when it is freed; as it comes, malloc keeps up to half as much again."""
+    """Within 10 %, with every large block given back when it is freed; else malloc keeps up to half as much again."""
     given = {"family": "GPT2", "attention": "eager", "grad": False, "batch_size": None, "rows": 32, "columns": 128}
     config = GPT2_SMALLISH
     if how.get("family") == "Llama":

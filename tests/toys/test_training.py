@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from digsite._core.errors import BadInput
 from digsite.toys import builtin, train
 from digsite.toys.tinyworld import training as module
+from digsite.toys.tinyworld.documents import Author
 from digsite.toys.tinyworld.families import FAMILIES
 from digsite.toys.tinyworld.training import Training, rate, weighted_loss
 from digsite.toys.tinyworld.training import train as train_tinyworld
+from digsite.toys.training import train as train_recipe
 
 SHORT = Training(steps=4, tokens=300, warm_up=2, threads=1)
 
@@ -51,7 +53,7 @@ def test_a_killed_training_goes_on_and_ends_in_the_same_weights(tmp_path, monkey
 
     calls = []
 
-    def loss_until_killed(network, rows):
+    def loss_until_killed(network: Any, rows: Any):
         calls.append(1)
         if len(calls) == 4:
             raise Killed
@@ -84,26 +86,31 @@ def test_another_seed_gives_other_weights_and_the_same_seed_the_same(tmp_path):
 
 
 def test_the_loss_falls(tmp_path):
-    run = module._Run(replace(SHORT, steps=40, tokens=600, warm_up=10), tmp_path / "state")
-    rows = run.author.step(0, 10_000, 1500)
+    rows = Author().step(0, 10_000, 1500)
+    recipe = module.recipe(replace(SHORT, steps=25, tokens=600, warm_up=10))
+    torch.manual_seed(0)
     with torch.no_grad():
-        before = float(weighted_loss(run.network, rows))
-    for step in range(25):
-        run.advance(step)
+        before = float(weighted_loss(recipe.network(), rows))
+    trained = train_recipe(recipe, tmp_path / "state")
+    assert len(trained.losses) == 25
     with torch.no_grad():
-        after = float(weighted_loss(run.network, rows))
+        after = float(weighted_loss(trained.network, rows))
     assert before > 6.0
     assert after < before - 1.0
 
 
-def test_an_error_while_writing_leaves_nothing(tmp_path, monkeypatch):
+def test_an_error_while_writing_leaves_the_training_and_no_folder(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "save_file", full)
     with pytest.raises(OSError, match="could not be written"):
         train_tinyworld(tmp_path / "world", replace(SHORT, steps=1))
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["world.training"]
+    monkeypatch.setattr(module, "save_file", save_file)
+    monkeypatch.setattr(module, "weighted_loss", None)  # nothing is left to be trained
+    train_tinyworld(tmp_path / "world", replace(SHORT, steps=1))
+    assert [path.name for path in tmp_path.iterdir()] == ["world"]
 
 
 def test_the_learning_rate_rises_and_falls():

@@ -154,7 +154,7 @@ def sequence_map(function: Callable[[Any, Any], Any], x: SOp, y: SOp, *, number:
     return PairOp(domain=() if number else tuple(found), name=name, function=function, left=x, right=y)
 
 
-def total(*terms: tuple[float, SOp], name: str = "") -> SOp:
+def total(*terms: tuple[int | float, SOp], name: str = "") -> SOp:
     """A weighted sum of numbers: `total((1, opened), (-1, closed))`."""
     wrong = [one for _, one in terms if not one.number]
     if wrong:

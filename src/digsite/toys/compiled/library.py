@@ -204,16 +204,20 @@ def _after_the_bar(row: Row) -> range:
     return range(row.index(BAR), len(row))
 
 
-def _bar(tokens: SOp, indices: SOp) -> SOp:
-    """Where the bar is; no value before it."""
-    return aggregate(select(tokens, None, lambda token: token == BAR), indices, name="place of the bar")
+def _before_the_bar(tokens: SOp, indices: SOp) -> tuple[SOp, SOp]:
+    """Place of the bar (0 before it), and the own place, as numbers."""
+    place = map_(float, indices, number=True, name="place")
+    return aggregate(select(tokens, None, lambda token: token == BAR), place, name="place of the bar"), place
 
 
 def _reverse(length: int) -> Program:
     vocabulary = ("a", "b", "c", "d")
 
     def output(tokens: SOp, indices: SOp) -> SOp:
-        source = sequence_map(lambda bar, here: 2 * bar - here - 1, _bar(tokens, indices), indices, name="source")
+        bar, here = _before_the_bar(tokens, indices)
+        source = map_(
+            lambda twice: round(twice) - 1, total((2, bar), (-1, here)), domain=range(-length, length), name="source"
+        )
         return aggregate(select(indices, source, same), tokens, name="reversed")
 
     return Program(
@@ -231,29 +235,22 @@ def _sort(length: int) -> Program:
     letters = ("a", "b", "c")
 
     def output(tokens: SOp, indices: SOp) -> SOp:
-        bar = _bar(tokens, indices)
-        rank = sequence_map(lambda bar, here: here - bar, bar, indices, name="rank")
-        # Before the bar there are as many as it has to its left; a pair says which token and on which side it is.
-        asked = sequence_map(
-            lambda token, count: (token, "answer" if count else "question"),
-            tokens,
-            selector_width(select(tokens, None, lambda token: token == BAR), length, name="bars so far"),
-            name="side",
-        )
-        counts = [
-            selector_width(
-                select(asked, None, lambda one, letter=letter: one[1] == "question" and one[0] <= letter),
+        bar, here = _before_the_bar(tokens, indices)
+        answers = selector_width(select(tokens, None, lambda token: token == BAR), length, name="bars so far")
+        asked = sequence_map(lambda token, bars: "-" if bars else token, tokens, answers, name="in the question")
+        past = []
+        for letter in letters[:-1]:
+            count = selector_width(
+                select(asked, None, lambda one, letter=letter: one in letters and one <= letter),
                 length,
                 name=f"how many up to {letter}",
             )
-            for letter in letters[:-1]
-        ]
-        both = sequence_map(lambda a, b: (a, b), counts[0], counts[1], name="counts")
-
-        def answer(counts: tuple[int, int], rank: int) -> str:
-            return "a" if rank < counts[0] else "b" if rank < counts[1] else "c"
-
-        return sequence_map(answer, both, rank, name="sorted")
+            number = map_(float, count, number=True, name=f"how many up to {letter}, as a number")
+            left = total((1, number), (1, bar), (-1, here), name=f"how many up to {letter} are still to come")
+            past.append(map_(lambda left: "over" if left < 0.5 else "not yet", left, domain=("over", "not yet")))
+        return sequence_map(
+            lambda a, b: "a" if a == "not yet" else "b" if b == "not yet" else "c", *past, name="sorted"
+        )
 
     return Program(
         name="sort",

@@ -215,6 +215,13 @@ class _Lowering:
         values = self.evaluation(op)[self.evaluation.ids != NOTHING]
         return np.unique(values.round(9)) if op.number else np.unique(values[values != NOTHING])
 
+    def _met(self, x: SOp, y: SOp) -> list[tuple[Hashable, Hashable]]:
+        """The pairs of categories that occur together, at the BOS too."""
+        left, right = self.evaluation(x), self.evaluation(y)
+        both = np.stack([left, right], -1)[(left != NOTHING) & (right != NOTHING)]
+        pairs = {(a, b) for a, b in np.unique(both, axis=0).tolist()} | {(int(self.bos[x]), int(self.bos[y]))}
+        return [(x.domain[a], y.domain[b]) for a, b in sorted(pairs) if NOTHING not in (a, b)]
+
     # -- heads -----------------------------------------------------------------------------------------------------
     def _head(self, op: AggregateOp | ShareOp) -> Head:
         layer, selector, bos = self.time[op] // 2, op.selector, self.place["BOS", None]
@@ -323,13 +330,12 @@ class _Lowering:
 
     def _pair(self, op: PairOp) -> list[Step]:
         made = []
-        for a in op.left.domain:
-            for b in op.right.domain:
-                adds = self._code(op, coded(op, op.function(a, b)))
-                both = {self.place[op.left, a]: 1.0}
-                both[self.place[op.right, b]] = both.get(self.place[op.right, b], 0.0) + 1.0
-                if adds:
-                    made.append(Step(reads=both, threshold=1.5, gain=4.0, adds=adds))
+        for a, b in self._met(op.left, op.right):
+            adds = self._code(op, coded(op, op.function(a, b)))
+            both = {self.place[op.left, a]: 1.0}
+            both[self.place[op.right, b]] = both.get(self.place[op.right, b], 0.0) + 1.0
+            if adds:
+                made.append(Step(reads=both, threshold=1.5, gain=4.0, adds=adds))
         left, right = self.bos[op.left], self.bos[op.right]
         nothing = 0.0 if op.number else NOTHING
         missing = NOTHING in (left, right)

@@ -3,31 +3,29 @@
 1. An ordinary transformers Llama with random weights; documents of the world made on the fly.
 2. Next-token loss over every token of every document; answers weigh `ANSWER_WEIGHT` times as much as other tokens,
    because most other tokens (which name, which gift) cannot be foretold by anybody.
-3. AdamW, warm-up and cosine. Every `SAVE_EVERY` steps the whole state is written, so that a killed run goes on from
-   there and ends in the same weights.
+3. AdamW, warm-up and cosine; a run that was killed goes on (see `toys.training`).
 4. At the end: the held-out table, and a folder that transformers can load, written whole or not at all.
 """
 
-import json
 import math
-import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save, save_file
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.optim import AdamW
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from digsite._core.errors import BadInput, explain
-from digsite._core.files import whole_folder, write_whole
-from digsite._core.progress import track
+from digsite._core.files import whole_folder
+from digsite.toys import training as trainer
 from digsite.toys.tinyworld.card import card
 from digsite.toys.tinyworld.documents import Author, Rows
 from digsite.toys.tinyworld.evaluation import evaluate
 from digsite.toys.tinyworld.vocabulary import BOS, CONTEXT, EOS, PAD, tokenizer, vocabulary
+from digsite.toys.training import Recipe, Trained
 
 ANSWER_WEIGHT = 4.0
 SAVE_EVERY = 250
@@ -87,113 +85,59 @@ def train(out: str | Path, training: Training | None = None) -> Path:
     Raises:
         BadInput: Fewer than one step, or an unfinished training with other settings lies beside `out`.
     """
-    training = training or Training()
-    if training.steps < 1:
-        raise BadInput(explain("Training needs at least one step", found=f"steps={training.steps}"))
-    out = Path(out)
+    training, out = training or Training(), Path(out)
+    state = Path(f"{out}.training")
     threads = torch.get_num_threads()
     torch.set_num_threads(training.threads)
     try:
-        run = _Run(training, Path(f"{out}.training"))
-        for step in track(range(run.done, training.steps), "training tinyworld"):
-            run.advance(step)
-        return run.finish(out)
+        _write(out, training, trainer.train(recipe(training), state))
+        trainer.forget(state)
     finally:
         torch.set_num_threads(threads)
+    return out
 
 
-class _Run:
-    """The state of one training: weights, optimiser, steps done, processor seconds spent."""
+def recipe(training: Training) -> Recipe:
+    """The training as a recipe."""
+    author = Author()
 
-    def __init__(self, training: Training, state: Path):
-        self.training, self.state = training, state
-        self.file = state / "state.safetensors"
-        self.author = Author()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(training.seed)
-            self.network = LlamaForCausalLM(config())
-        self.network.train()
-        self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), betas=(0.9, 0.98), weight_decay=training.weight_decay, fused=True
+    def optimiser(network: nn.Module) -> AdamW:
+        return AdamW(network.parameters(), betas=(0.9, 0.98), weight_decay=training.weight_decay, fused=True)
+
+    def loss(network: LlamaForCausalLM, step: int) -> Tensor:
+        return weighted_loss(network, author.step(training.seed, step, training.tokens))
+
+    return Recipe(
+        name="tinyworld",
+        settings=asdict(training),
+        steps=training.steps,
+        seed=training.seed,
+        network=lambda: LlamaForCausalLM(config()),
+        optimiser=optimiser,
+        loss=loss,
+        rate=partial(rate, training=training),
+        clip=1.0,
+        save_every=SAVE_EVERY,
+    )
+
+
+def _write(out: Path, training: Training, trained: Trained) -> None:
+    """The folder with weights, tokenizer and card."""
+    network = trained.network
+    scores = evaluate(network)
+    with whole_folder(out, marker="model.safetensors") as folder:
+        network.config.architectures = [type(network).__name__]
+        network.config.save_pretrained(folder)
+        save_file(network.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+        tokenizer().save_pretrained(folder)
+        text = card(
+            asdict(training),
+            scores,
+            parameters=sum(weight.numel() for weight in network.parameters()),
+            words=len(vocabulary()),
+            cpu_seconds=trained.cpu_seconds,
         )
-        self.done, self.cpu_seconds = 0, 0.0
-        self.clock = time.process_time()
-        if self.file.exists():
-            self._resume()
-
-    def advance(self, step: int) -> None:
-        """One optimiser step; every `SAVE_EVERY` of them the state goes to the disk."""
-        training = self.training
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate(step, training)
-        loss = weighted_loss(self.network, self.author.step(training.seed, step, training.tokens))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-        self.done = step + 1
-        if self.done % SAVE_EVERY == 0 and self.done < training.steps:
-            self._save()
-
-    def finish(self, out: Path) -> Path:
-        """The folder with weights, tokenizer and card; the training state goes away."""
-        self._tick()
-        self.network.eval()
-        scores = evaluate(self.network)
-        with whole_folder(out, marker="model.safetensors") as folder:
-            self.network.config.architectures = [type(self.network).__name__]
-            self.network.config.save_pretrained(folder)
-            save_file(self.network.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
-            tokenizer().save_pretrained(folder)
-            parameters = sum(weight.numel() for weight in self.network.parameters())
-            text = card(
-                asdict(self.training),
-                scores,
-                parameters=parameters,
-                words=len(self.author.words),
-                cpu_seconds=self.cpu_seconds,
-            )
-            (folder / "README.md").write_text(text, encoding="utf-8")
-        if self.file.exists():
-            self.file.unlink()
-            self.state.rmdir()
-        return out
-
-    def _tick(self) -> None:
-        now = time.process_time()
-        self.cpu_seconds += now - self.clock
-        self.clock = now
-
-    def _save(self) -> None:
-        self._tick()
-        tensors = {f"weight.{name}": weight for name, weight in self.network.state_dict().items()}
-        for index, moments in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{index}.{name}": value for name, value in moments.items()}
-        # One file, so that weights, moments and step counter can never be of different steps.
-        progress = {"done": self.done, "cpu_seconds": self.cpu_seconds, "training": asdict(self.training)}
-        write_whole(self.file, save(tensors, metadata={"progress": json.dumps(progress)}))
-
-    def _resume(self) -> None:
-        with safe_open(self.file, framework="pt") as file:
-            progress = json.loads(file.metadata()["progress"])
-        if progress["training"] != asdict(self.training):
-            raise BadInput(
-                explain(
-                    f"An unfinished training with other settings lies in {self.state}",
-                    found=", ".join(f"{name}={value}" for name, value in progress["training"].items()),
-                    do="finish it with the same settings, remove that folder, or choose another place",
-                )
-            )
-        tensors = load_file(self.file)
-        weights = {name: tensors[f"weight.{name}"] for name in self.network.state_dict()}
-        self.network.load_state_dict(weights)
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            kind, index, *rest = name.split(".")
-            if kind == "optimiser":
-                moments.setdefault(int(index), {})[rest[0]] = tensor
-        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": moments})
-        self.done, self.cpu_seconds = progress["done"], progress["cpu_seconds"]
+        (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def rate(step: int, training: Training) -> float:

@@ -2,14 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
+import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from torch import Tensor
 
 from digsite._core.cost import Cost
 from digsite._core.provenance import record
 from digsite.toys.trained.toy import Findings
+
+Series = Sequence[float | int] | np.ndarray | Tensor
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ def at_most(text: str, value: float, bound: float, unit: str = "fraction") -> Cl
 def findings(
     toy: str,
     claims: Sequence[Claim],
-    curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    curves: Mapping[str, tuple[Series, Series]],
     *,
     seed: int,
     cost: Cost,
@@ -83,5 +87,5 @@ def findings(
 def thinned(losses: Sequence[float], *, points: int = 200) -> tuple[list[int], list[float]]:
     """The steps and the losses of a training as a curve of at most so many points, each the mean of its stretch."""
     edges = torch.linspace(0, len(losses), min(points, len(losses)) + 1).round().long().tolist()
-    stretches = list(zip(edges[:-1], edges[1:], strict=True))
+    stretches = list(pairwise(edges))
     return [end for _, end in stretches], [sum(losses[a:b]) / (b - a) for a, b in stretches]
