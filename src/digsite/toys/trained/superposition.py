@@ -212,12 +212,14 @@ def _claims(
     angles = neighbour_angles(pentagon[-1])
     # Fewer than five directions have larger angles: the distance from 72 degrees says so too.
     return [
-        at_most("features kept of five in two dimensions, all active", float(kept[0]), 2, "features"),
+        at_most("features kept of five in two dimensions, all active", float(kept[0]), 2.0, "features"),
         at_least(
             "shortest of the two most important directions, all active", _shortest(pentagon[0, :2]), 0.9, "length"
         ),
-        at_least("features kept of five in two dimensions, each active in 10 %", float(kept[sparse]), 5, "features"),
-        at_most("angle of the pentagon that is farthest from 72°", float((angles - 72).abs().max()), 5, "degrees off"),
+        at_least("features kept of five in two dimensions, each active in 10 %", float(kept[sparse]), 5.0, "features"),
+        at_most(
+            "angle of the pentagon that is farthest from 72°", float((angles - 72).abs().max()), 5.0, "degrees off"
+        ),
         at_most("two features of 10 % active together: off from 1 % by", abs(float(together[sparse]) - 0.01), 0.001),
         at_least("cells of the phase diagram as the integrals say", agreement, 0.9),
         at_most("dimensions per feature, all active: off from 1 by", abs(float(per_feature[0]) - 1), 0.1, "dimensions"),
