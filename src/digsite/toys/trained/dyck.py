@@ -6,14 +6,15 @@ brackets balance if
 1. the count ends at zero (else the *total* fails), and
 2. it is never below zero (else the word goes *below*).
 
-Words that fail in one way only tell where each question is answered: in the trained network the total is a direction of
-the stream at `?` after the first layer, where attention has averaged all brackets; whether the count was ever below zero
-comes later, through the second layer's attention, which looks for the places where it was.
+Words that fail in one way only tell where each question is answered. In the trained network the total is a direction
+of the stream at `?` after the first layer, where attention has averaged all brackets. Whether the count was ever below
+zero comes later, through the second layer's attention, which looks for the places where it was.
 
 Source: the split into total and below follows the bracket classifier of Redwood Research's REMIX and of ARENA 3.0
 (chapter 1.5.1), a bidirectional network of three layers; ours is causal, so that each place knows its own count.
-Caveats: Wen et al. 2023, arXiv:2312.01429, show that networks solve Dyck languages in many ways: what is found here is
-true of networks trained like this one, which is why it is measured again after every training.
+Caveats: Wen et al. 2023, arXiv:2312.01429, show that networks solve Dyck languages in many ways. So what is
+known is measured again after every training, and a seed can miss it: one of three did, with the total in more than one
+direction.
 """
 
 from typing import Any
@@ -42,7 +43,7 @@ SITE = "layers.0.resid_post"
 
 
 def words(rng: np.random.Generator, rows: int, *, held_out: bool = False) -> Int[np.ndarray, "batch pos"]:
-    """Words as 1 for `(` and -1 for `)`: 40 % balanced, the others mostly wrong in one way only.
+    """Words as 1 for `(` and -1 for `)`: a good third balanced, the others mostly wrong in one way only.
 
     One word in eleven, by its bits read as a number, is held out of training.
     """
@@ -77,7 +78,7 @@ def kinds(of: Int[np.ndarray, "batch pos"]) -> Int[np.ndarray, " batch"]:
     return TOTAL * (count[:, -1] != 0) + BELOW * (count.min(1) < 0)
 
 
-def rows(of: Int[np.ndarray, "batch pos"]) -> Int[Tensor, "batch pos"]:
+def rows(of: Int[np.ndarray, "batch pos"]) -> Int[Tensor, "batch pos+2"]:
     """Words as token ids, with the start token and `?`."""
     ids = np.where(of > 0, OPEN, CLOSE)
     return torch.from_numpy(np.column_stack([np.full(len(ids), START), ids, np.full(len(ids), ASK)]))
@@ -134,26 +135,24 @@ def examine(trained: Trained, seed: int) -> Findings:
     """Measures accuracy, and takes from the network first one question, then the other."""
     with measure() as cost, torch.no_grad():
         model = load(trained.network)
-        drawn = words(np.random.default_rng([seed, 0, 2]), 4000, held_out=True)
+        drawn = words(np.random.default_rng([seed, 0, 2]), 2000, held_out=True)
         kind, count = torch.from_numpy(kinds(drawn)), torch.from_numpy(drawn.cumsum(1))
         tokens = model.tokens(rows(drawn))
         good = tokens[torch.nonzero(kind == BALANCED).flatten().tolist()]
         direction, middle = total_direction(model, seed)
         no_total = accepted(model, tokens, (at_middle(direction, middle),))
         no_below = accepted(model, tokens, (ablate("layers.1.attn.z[*]", how="mean", over=good, at=-1),))
-        random = torch.randn(20, model.d_model, generator=torch.Generator().manual_seed(seed))
+        random = torch.randn(10, model.d_model, generator=torch.Generator().manual_seed(seed))
         nulls = [accepted(model, tokens, (at_middle(one / one.norm(), middle),)) for one in random]
         run = model.run(tokens, read=[SITE, "layers.1.attn.pattern"], logits=1)
         reading = (run[SITE][:, -1] - middle) @ direction
-        follows: Any = spearmanr(reading.numpy(), count[:, -1].numpy())
-        looks = (run["layers.1.attn.pattern"][:, :, -1, 1:-1].mean(1) * (count < 0)).sum(-1)[kind == BELOW]
+        total, below = kind == TOTAL, kind == BELOW
+        follows: Any = spearmanr(reading[total].numpy(), count[total, -1].numpy())
+        looks = (run["layers.1.attn.pattern"][:, :, -1, 1:-1].mean(1) * (count < 0)).sum(-1)[below]
         right = accepted(model, tokens) == (kind == BALANCED)
-    total, below = kind == TOTAL, kind == BELOW
     claims = [
         at_least("held-out words judged rightly", _share(right), 0.98),
-        at_least(
-            "rank correlation of the total direction with the count at the end", follows.statistic, 0.8, "Spearman's ρ"
-        ),
+        at_least("total fails: rank correlation of direction and count", follows.statistic, 0.8, "Spearman's ρ"),
         at_least("total fails: accepted without the total direction", _share(no_total[total]), 0.8),
         at_most("goes below: accepted without the total direction", _share(no_total[below]), 0.2),
         at_least("goes below: accepted without the second attention", _share(no_below[below]), 0.8),
