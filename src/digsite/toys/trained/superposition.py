@@ -224,6 +224,12 @@ def _claims(
         at_least("cells of the phase diagram as the integrals say", agreement, 0.9),
         at_most("dimensions per feature, all active: off from 1 by", abs(float(per_feature[0]) - 1), 0.1, "dimensions"),
         at_most(
+            "dimensions per feature, each active in 27 %: off from 1/2 by",
+            abs(float(per_feature[4]) - 0.5),
+            0.05,
+            "dimensions",
+        ),
+        at_most(
             "dimensions per feature of eighty in ten, each active in 1 %", float(per_feature[-1]), 0.15, "dimensions"
         ),
         at_least("dimensions used of ten, each active in 1 %", float(shares[-1].sum()), 9.9, "dimensions"),

@@ -33,7 +33,8 @@ def make_superposition(out: str | Path, *, steps: int | None = None, seed: int =
         "# superposition",
         "",
         "Small networks that keep more features than they have dimensions. "
-        "Load with `digsite.artifacts.load_result(folder / 'sweep')` and `... / 'versus_dimension'`.",
+        "Load with `SuperpositionResult.load(folder / 'sweep')` and "
+        "`SuperpositionVersusDimension.load(folder / 'versus_dimension')`.",
         "",
         f"Made by `digsite toys train superposition --seed {seed}` in "
         f"{sum(result.cost.cpu_seconds for result in results.values()) / 60:.1f} processor minutes.",
