@@ -81,9 +81,7 @@ def test_prompts_say_one_name_twice_and_no_pair_is_trained_on_and_held_out():
         row = torch.arange(len(made.ids))
         assert torch.equal(made.ids[row, made.s1], made.s) and torch.equal(made.ids[:, S2], made.s)
         assert torch.equal(made.ids[row, 3 - made.s1], made.io) and not (made.s == made.io).any()
-    pairs = [
-        {frozenset(pair) for pair in zip(m.s.tolist(), m.io.tolist(), strict=True)} for m in (trained_on, held_out)
-    ]
+    pairs = [{frozenset(pair) for pair in zip(m.s.tolist(), m.io.tolist(), strict=True)} for m in both]
     assert not pairs[0] & pairs[1]
     assert 0.1 < len(pairs[1]) / (NAMES * (NAMES - 1) / 2) < 0.3
 
