@@ -14,7 +14,9 @@ from digsite.toys import training
 from digsite.toys.trained import superposition as module
 from digsite.toys.trained import superposition_dimension as versus
 from digsite.toys.trained.autoencoders import Autoencoders, Instances, errors, recipe_of, sparse_examples
+from digsite.toys.trained.claims import at_least
 from digsite.toys.trained.superposition import PHASES, feature_dimensionality, neighbour_angles, phase_losses
+from digsite.toys.trained.superposition_folder import make_superposition
 
 PENTAGON = torch.tensor([[math.cos(a), math.sin(a)] for a in torch.arange(5) * 2 * math.pi / 5])
 
@@ -166,3 +168,18 @@ def test_random_read_outs_hear_what_the_formula_says(monkeypatch):
     monkeypatch.setattr(versus, "DIMENSIONS", (8,))
     known = [versus.crosstalk(versus.FEATURES, 8, density) for density in versus.DENSITIES]
     assert versus._heard(1)[0].tolist() == pytest.approx(known, rel=0.1)
+
+
+def test_the_folder_has_both_results_and_a_card(tmp_path, monkeypatch):
+    for part in (module, versus):
+        monkeypatch.setattr(part, "_claims", lambda *_: [at_least("something is known", 1.0, 0.5)])
+    monkeypatch.setattr(versus, "FEATURES", 16)
+    monkeypatch.setattr(versus, "DIMENSIONS", (2, 4, 8))
+    out = make_superposition(tmp_path / "toy", steps=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["toy"]
+    sweep = module.SuperpositionResult.load(out / "sweep")
+    assert sweep.findings.holds == (True,) and sweep.phase.shape == sweep.phase_known.shape == (11, 11)
+    grid = versus.SuperpositionVersusDimension.load(out / "versus_dimension")
+    assert grid.error_learned.shape == (len(versus.DIMENSIONS), len(versus.DENSITIES))
+    assert grid.to_frame().height == grid.error_learned.numel()
+    assert (out / "README.md").read_text().count("| something is known | 1 fraction | at least 0.5 |") == 2

@@ -168,7 +168,7 @@ def superposition(*, steps: int | None = None, seed: int = 0, state: str | Path 
         pentagon, together = _pentagon(steps, seed, state)
         density, importance, phase = _phases(steps, seed, state)
         sparse, directions = _shares(steps, seed, state)
-    call = f"digsite.toys.superposition(steps={steps}, seed={seed})"
+    call = f"digsite.toys.trained.superposition.superposition(steps={steps}, seed={seed})"
     known = phase_losses(importance, density[:, None]).argmin(-1)
     shares, per_feature = feature_dimensionality(directions), _per_feature(directions)
     result = SuperpositionResult(

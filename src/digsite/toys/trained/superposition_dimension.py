@@ -133,7 +133,7 @@ def superposition_versus_dimension(
         heard = _heard(seed)
     kept = 1 - torch.tensor(DIMENSIONS) / FEATURES
     known = torch.tensor([[crosstalk(FEATURES, m, p) for p in DENSITIES] for m in DIMENSIONS])
-    call = f"digsite.toys.superposition_versus_dimension(steps={steps}, seed={seed})"
+    call = f"digsite.toys.trained.superposition_dimension.superposition_versus_dimension(steps={steps}, seed={seed})"
     result = SuperpositionVersusDimension(
         dimensions=DIMENSIONS,
         densities=DENSITIES,
