@@ -140,17 +140,25 @@ def test_the_ten_lines_of_the_manual():
 
 
 def test_numbers_add_up_and_defaults_are_found():
-    def output(tokens, indices):
-        worth = map_(lambda token: {"a": 1.0, "b": -2.0}[token], tokens, number=True)
-        mean = aggregate(select(tokens, None, lambda key: True), worth)
-        both = total((2, mean), (1, worth))
-        sign = map_(lambda value: "a" if value > 0 else "b", both, domain=("a", "b"))
-        return aggregate(select(sign, tokens, lambda key, query: key == "b" and query == "a"), tokens, default="a")
+    worth = {"a": 1.0, "b": -2.0}
 
-    mine = custom(output, length=4, inputs=lambda: iter([("a", "a"), ("a", "b", "a"), ("b",), ("b", "a", "a")]))
+    def output(tokens, indices):
+        own = map_(worth.__getitem__, tokens, number=True)
+        mean = aggregate(select(tokens, None, lambda key: True), own)
+        sign = map_(lambda sum: "a" if sum > 0 else "b", total((2, mean), (1, own)), domain=("a", "b"))
+        first = select(indices, sign, lambda key, query: key == 0 and query == "b")
+        return aggregate(first, sign, default="b")
+
+    def reference(row):
+        sums = [2 * sum(worth[t] for t in row[: i + 1]) / (i + 1) + worth[row[i]] for i in range(len(row))]
+        signs = ["a" if sum > 0 else "b" for sum in sums]
+        return [signs[0] if sign == "b" else "b" for sign in signs]
+
+    mine = custom(output, length=4)
     made = compile_program(mine, Hardness(directions="superposed"))
     assert made.error < 1e-4
-    assert mine.run([("a", "b", "a")]) == [["a", "a", "b"]]
+    assert mine.run(mine.rows) == [reference(row) for row in mine.rows]
+    assert len({tuple(row) for row in mine.run(mine.rows)}) > 2
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def balanced(row):
 
 def majority(row):
     leads = accumulate({"x": 1, "y": -1}.get(token, 0) for token in row)
-    return ["x" if lead > 0 else "y" if lead < 0 else "none" for lead in leads]
+    return ["x" if 4 * lead > i + 1 else "y" if 4 * lead < -i - 1 else "none" for i, lead in enumerate(leads)]
 
 
 REFERENCE = {

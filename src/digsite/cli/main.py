@@ -21,6 +21,7 @@ from digsite.cli.generate import generate
 from digsite.cli.investigate import investigate
 from digsite.cli.lens import lens
 from digsite.cli.patch import patch
+from digsite.cli.scoreboard import scoreboard
 
 _HELP = """From a Hugging Face model and a question to an explanation that was tested.
 
@@ -43,7 +44,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.meta.suppress_keyboard_interrupt = False
-for command in (investigate, lens, patch, generate, task.app, model.app, toys.app):
+for command in (investigate, lens, patch, generate, scoreboard, task.app, model.app, toys.app):
     app.command(command)
 for place, name in enumerate(name for name in app if not name.startswith("-")):
     app[name].sort_key = place  # help shows them in the order above

@@ -176,18 +176,12 @@ def pairs(program: Program, seed: int) -> Iterator[Example]:
         apart = (codes[some, : end + 1] != codes[row, : end + 1]).sum(1)
         other = some[int(apart.argmin())]
         texts = [" ".join(program.vocabulary[code] for code in codes[i, : end + 1]) for i in (row, other)]
-        right, wrong = (tuple(f" {token}" for token in _answers(program, output[i, end])) for i in (row, other))
-        if program.result.number:
-            yield Example(*texts, right=right, wrong=())
-        elif set(right) - set(wrong) and set(wrong) - set(right):
-            both = set(right) & set(wrong)
-            yield Example(
-                *texts,
-                right=tuple(one for one in right if one not in both),
-                wrong=tuple(one for one in wrong if one not in both),
-            )
-        elif set(right) ^ set(wrong) and right and wrong and len(right) > len(wrong):
-            yield Example(*texts, right=tuple(one for one in right if one not in wrong), wrong=())
+        clean, corrupt = (_answers(program, output[i, end]) for i in (row, other))
+        right = [one for one in clean if one not in corrupt] or [one for one in clean if program.result.number]
+        neither = [one for one in program.vocabulary if one not in (*clean, *corrupt)]
+        wrong = [one for one in corrupt if one not in clean] or neither[:1]
+        if right and wrong:
+            yield Example(*texts, right=tuple(f" {one}" for one in right), wrong=tuple(f" {one}" for one in wrong))
 
 
 def _answers(program: Program, output: Any) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ question before it and the answer, token by token, after it: there a model write
 """
 
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from itertools import permutations, product
 
 from digsite._core.errors import BadInput, explain
@@ -311,11 +310,13 @@ def _majority(length: int) -> Program:
     def output(tokens: SOp, indices: SOp) -> SOp:
         vote = map_(lambda token: {"x": 1.0, "y": -1.0}.get(token, 0.0), tokens, number=True, name="vote")
         lead = aggregate(select(tokens, None, lambda key: True), vote, name="lead of x")
-        return map_(lambda lead: "x" if lead > 0 else "y" if lead < 0 else "none", lead, domain=("x", "y", "none"))
+        return map_(
+            lambda lead: "x" if lead > 0.25 else "y" if lead < -0.25 else "none", lead, domain=("x", "y", "none")
+        )
 
     return Program(
         name="majority",
-        description="which of x and y is ahead so far",
+        description="which of x and y is ahead by more than a quarter of all tokens so far",
         vocabulary=("x", "y", "a"),
         length=length,
         output=output,
@@ -386,17 +387,6 @@ def _greater_than(length: int) -> Program:
 
 
 # -- brackets ------------------------------------------------------------------------------------------------------
-def _depth(tokens: SOp, opens: str, closes: str, length: int) -> SOp:
-    """How many more have been opened than closed, from the mean over all tokens so far and their number."""
-    worth = map_(lambda token: float((token == opens) - (token == closes)), tokens, number=True, name=f"worth {opens}")
-    mean = aggregate(select(tokens, None, lambda key: True), worth, name=f"mean of {opens}")
-    return map_(lambda mean: Fraction(mean).limit_denominator(length), mean, domain=_fractions(length), name="mean")
-
-
-def _fractions(length: int) -> list[Fraction]:
-    return sorted({Fraction(a, b) for b in range(1, length + 1) for a in range(-b, b + 1)})
-
-
 def _bracket_depth(length: int) -> Program:
     def output(tokens: SOp, indices: SOp) -> SOp:
         opened, closed = _count(tokens, "(", length), _count(tokens, ")", length)
@@ -415,8 +405,13 @@ def _shuffled_dyck(length: int) -> Program:
     def output(tokens: SOp, indices: SOp) -> SOp:
         balance = []
         for opens, closes in ("()", "[]"):
-            mean = _depth(tokens, opens, closes, length)
-            sign = map_(lambda mean: "below" if mean < 0 else "above" if mean > 0 else "level", mean, name=opens)
+            opened, closed = _count(tokens, opens, length), _count(tokens, closes, length)
+            sign = sequence_map(
+                lambda a, b: "below" if a < b else "above" if a > b else "level",
+                opened,
+                closed,
+                name=f"sign of {opens}",
+            )
             below = selector_width(select(sign, None, lambda one: one == "below"), length, name=f"times below {opens}")
             good = sequence_map(
                 lambda sign, below: sign == "level" and not below, sign, below, name=f"balanced {opens}"

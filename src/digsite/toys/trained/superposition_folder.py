@@ -1,5 +1,6 @@
 """The superposition toy as a folder: both results, and a card."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from digsite._core.files import whole_folder
@@ -51,3 +52,19 @@ def make_superposition(out: str | Path, *, steps: int | None = None, seed: int =
     if state.is_dir():
         state.rmdir()
     return out
+
+
+@dataclass(frozen=True)
+class SuperpositionToy:
+    """The superposition toy as the catalog knows it: many small networks, so no model folder."""
+
+    name: str = "superposition"
+    description: str = "Small networks that keep more features than they have dimensions: when, and in which geometry."
+    cpu_minutes: float = 2.2
+
+    def make(self, out: str | Path, *, steps: int | None = None, seed: int = 0) -> Path:
+        """Trains and writes it; see `make_superposition`."""
+        return make_superposition(out, steps=steps, seed=seed)
+
+
+TOY = SuperpositionToy()

@@ -1,0 +1,143 @@
+"""The methods that stand on the scoreboard, and the baselines that each of them must beat.
+
+A method is a function of a compiled toy, its task and a seed that scores nodes ("layers.0.attn.z[1]",
+"layers.0.mlp.out") or edges ((writer, reader) as in `Compiled.edges`): the larger the score in size, the surer the
+method that it belongs to the circuit. It looks at the model and its task, never at the declared circuit.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from digsite.models import Model
+from digsite.patching import activation_patching, components, direct_attribution, evaluate_sets
+from digsite.tasks import Task
+from digsite.toys.compiled import Compiled, edge_effects
+
+Scores = Mapping[Any, float]
+
+
+class Method(NamedTuple):
+    """One line of the scoreboard.
+
+    Attributes:
+        name: Its name.
+        kind: "node" or "edge".
+        score: From a toy, its task and a seed to a score for every node or edge.
+        baseline: It knows nothing of the task.
+    """
+
+    name: str
+    kind: str
+    score: Callable[[Compiled, Task, int], Scores]
+    baseline: bool = False
+
+
+def random_nodes(toy: Compiled, task: Task, seed: int) -> Scores:
+    """Chance."""
+    names = components(toy.model)
+    return dict(zip(names, np.random.default_rng(seed).random(len(names)).tolist(), strict=True))
+
+
+def random_edges(toy: Compiled, task: Task, seed: int) -> Scores:
+    """Chance."""
+    return dict(zip(toy.all_edges, np.random.default_rng(seed).random(len(toy.all_edges)).tolist(), strict=True))
+
+
+def weight_norm(toy: Compiled, task: Task, seed: int) -> Scores:
+    """The size of what a component could write: the norm of W_V W_O of a head, of W_in W_out of an MLP."""
+    weights = toy.model.weights
+    found = {}
+    for name in components(toy.model):
+        layer, head = _parts(name)
+        if head is None:
+            made = weights.W_in[layer] @ weights.W_out[layer]
+        else:
+            made = weights.W_V[layer][head] @ weights.W_O[layer][head]
+        found[name] = float(made.norm())
+    return found
+
+
+def activation_norm(toy: Compiled, task: Task, seed: int) -> Scores:
+    """The size of what a component does write: its mean norm over the clean prompts."""
+    model = toy.model
+    run = model.run(task.clean, read=["layers.*.attn.result", "layers.*.mlp.out"], logits=None)
+    found = {}
+    for name in components(model):
+        layer, head = _parts(name)
+        site = f"layers.{layer}.mlp.out" if head is None else f"layers.{layer}.attn.result[{head}]"
+        found[name] = float(run[site].norm(dim=-1)[task.clean.mask].mean())
+    return found
+
+
+def direct(toy: Compiled, task: Task, seed: int) -> Scores:
+    """Direct attribution: what a component writes towards the answer."""
+    frame = direct_attribution(toy.model, task).to_frame()
+    known = set(components(toy.model))
+    return {name: effect for name, effect in frame.select("component", "effect").iter_rows() if name in known}
+
+
+def denoise(toy: Compiled, task: Task, seed: int) -> Scores:
+    """Activation patching, clean into corrupt."""
+    return _patched(toy.model, task, "denoise", seed)
+
+
+def noise(toy: Compiled, task: Task, seed: int) -> Scores:
+    """Activation patching, corrupt into clean."""
+    return _patched(toy.model, task, "noise", seed)
+
+
+def knock_out_zero(toy: Compiled, task: Task, seed: int) -> Scores:
+    """What is lost when a component is replaced by zero."""
+    return _knocked_out(toy.model, task, "zero", seed)
+
+
+def knock_out_mean(toy: Compiled, task: Task, seed: int) -> Scores:
+    """What is lost when a component is replaced by its mean over the corrupt prompts."""
+    return _knocked_out(toy.model, task, "mean", seed)
+
+
+def cut_edges(toy: Compiled, task: Task, seed: int) -> Scores:
+    """Every edge cut by itself on the program's inputs: what defines the truth, and therefore the ceiling."""
+    rows = toy.program.rows
+    few = np.random.default_rng(seed).choice(len(rows), min(64, len(rows)), replace=False)
+    effects = edge_effects(toy, toy.all_edges, [rows[i] for i in few])
+    return dict(zip(toy.all_edges, effects.tolist(), strict=True))
+
+
+def _patched(model: Model, task: Task, direction: str, seed: int) -> Scores:
+    sites = ["layers.*.attn.z[*]", "layers.*.mlp.out"]
+    result = activation_patching(model, task, sites, direction=direction, seed=seed)
+    return dict(zip(result.sites, result.effects.mean(1).tolist(), strict=True))
+
+
+def _knocked_out(model: Model, task: Task, how: str, seed: int) -> Scores:
+    names = components(model)
+    single = torch.cat([torch.zeros(1, len(names), dtype=torch.bool), torch.eye(len(names), dtype=torch.bool)])
+    values = evaluate_sets(model, task, single, how=how, seed=seed)
+    return dict(zip(names, (values[0] - values[1:]).mean(1).tolist(), strict=True))
+
+
+def _parts(name: str) -> tuple[int, int | None]:
+    layer = int(name.split(".")[1])
+    return layer, int(name.partition("[")[2][:-1]) if "[" in name else None
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method("random", "node", random_nodes, baseline=True),
+        Method("weight norm", "node", weight_norm, baseline=True),
+        Method("activation norm", "node", activation_norm, baseline=True),
+        Method("direct attribution", "node", direct),
+        Method("patching (denoise)", "node", denoise),
+        Method("patching (noise)", "node", noise),
+        Method("knock-out (zero)", "node", knock_out_zero),
+        Method("knock-out (mean)", "node", knock_out_mean),
+        Method("random edges", "edge", random_edges, baseline=True),
+        Method("cutting every edge", "edge", cut_edges),
+    )
+}
+"""Every method on the board, by name."""
