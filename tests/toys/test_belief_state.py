@@ -14,6 +14,7 @@ from digsite.toys.trained.belief_state import (
     A,
     X,
     beliefs,
+    examine,
     explained,
     fit,
     history,
@@ -67,6 +68,15 @@ def test_the_history_holds_every_token_so_far_and_none_to_come():
 def test_the_same_seed_gives_the_same_weights(tmp_path):
     first, again = (train(recipe(0, 3), tmp_path / name).network.state_dict() for name in ("first", "again"))
     assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_a_short_training_brings_it_nearer_to_the_ideal_observer(tmp_path):
+    short, none = (examine(train(recipe(0, steps), tmp_path / str(steps)), seed=0) for steps in (300, 1))
+    value, before = (dict(zip(found.claims, found.values.tolist(), strict=True)) for found in (short, none))
+    excess = "held-out rows: prediction against the ideal observer's"
+    assert 0 < value[excess] < 0.1 * before[excess]
+    assert value["what is left unread, against a network that was not trained"] < 0.8
+    assert 0.8 < before["what is left unread, against a network that was not trained"] < 1.2
 
 
 def test_a_network_that_was_not_trained_is_refused(tmp_path):
