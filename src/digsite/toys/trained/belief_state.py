@@ -152,7 +152,7 @@ def examine(trained: Trained, seed: int) -> Findings:
 TOY = TrainedToy(
     name="belief-state",
     description="A three-layer GPT-2 trained on the tokens of a hidden Markov process of three states (Mess3).",
-    cpu_minutes=1.0,
+    cpu_minutes=0.7,
     recipe=recipe,
     examine=examine,
 )

@@ -157,7 +157,7 @@ def _share(of: Tensor) -> float:
 TOY = TrainedToy(
     name="symbolic-ioi",
     description="A two-layer, attention-only GPT-2 that gives the name that was not said twice.",
-    cpu_minutes=0.3,
+    cpu_minutes=0.2,
     recipe=recipe,
     examine=examine,
 )
