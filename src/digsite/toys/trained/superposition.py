@@ -114,7 +114,7 @@ def feature_dimensionality(W: Float[Tensor, "*cells feature d_model"]) -> Float[
     return length.square() / overlap.clamp_min(1e-12)
 
 
-def neighbour_angles(W: Float[Tensor, "feature 2"]) -> Float[Tensor, " kept"]:
+def neighbour_angles(W: Float[Tensor, "feature 2"]) -> Float[Tensor, " _"]:
     """Angles from each kept direction to the next, all the way round.
 
     Args:
@@ -129,7 +129,7 @@ def neighbour_angles(W: Float[Tensor, "feature 2"]) -> Float[Tensor, " kept"]:
 
 def phase_losses(
     importance: Float[Tensor, "*#cells"], density: Float[Tensor, "*#cells"]
-) -> Float[Tensor, "*cells phase"]:
+) -> Float[Tensor, "*cells 3"]:
     """What each of three codes for two features in one dimension costs, in the order of `PHASES`.
 
     1. Left out: the bias says its mean; what is lost is its variance, density / 3 - density² / 4, times importance.
