@@ -13,7 +13,7 @@ Two layers of one head, no MLP, no norm. What the trained network does:
 
 Source: the task is that of Wang et al. 2022, "Interpretability in the wild", arXiv:2211.00593. GPT-2 does the
 same in more steps: it first marks S2 as a duplicate, and has heads that fetch the mark (S-inhibition) and the name.
-Caveats: a seed can find another circuit, in which the name is chosen at S2 and fetched from there (two of four that we
+Caveats: a seed can find another circuit, in which the name is chosen at S2 and fetched from there (one of four that we
 tried). The examination refuses it.
 Held out: one pair of names in five is never trained on, in neither order and neither role.
 """
