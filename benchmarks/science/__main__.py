@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from benchmarks.speed.table import conditions
+
 from digsite.scoreboard import scoreboard
 
 

@@ -37,7 +37,7 @@ def scoreboard(
     for row in board.summary().to_dicts():
         table.add_row(
             row["method"],
-            *(_number(row[key]) for key in ("auroc", "auprc", "size by true", "missed")),
+            *(_number(row[key]) for key in ("auroc", "auprc", "size_by_true", "missed")),
             f"{row['seconds']:.1f}",
         )
     table.caption = (

@@ -94,9 +94,9 @@ class Board(Result):
             frame.group_by("method", "kind", maintain_order=True)
             .agg(
                 pl.col("auroc", "auprc").mean(),
-                (pl.col("size") / pl.col("true")).mean().alias("size by true"),
+                (pl.col("size") / pl.col("true")).mean().alias("size_by_true"),
                 pl.col("missed").mean(),
-                pl.col("hard").mean().alias("missed on OR, AND, cancelling"),
+                pl.col("hard").mean().alias("missed_hard"),
                 pl.col("seconds").sum(),
                 pl.col("forwards").sum(),
                 pl.col("auroc").count().alias("programs"),

@@ -10,9 +10,12 @@ from digsite._core.errors import BadInput, explain
 TRAINED = {
     "modular-addition": "modular_addition",
     "superposition": "superposition_folder",
+    "induction": "induction",
     "max-of-list": "max_of_list",
     "dyck": "dyck",
     "symbolic-ioi": "symbolic_ioi",
+    "position-tracker": "position_tracker",
+    "belief-state": "belief_state",
 }
 """Toys that are trained on the spot, and the modules of `toys.trained` that make them."""
 

@@ -127,9 +127,7 @@ def neighbour_angles(W: Float[Tensor, "feature 2"]) -> Float[Tensor, " _"]:
     return torch.cat([angles[1:], angles[:1] + 2 * math.pi]).sub(angles).rad2deg()
 
 
-def phase_losses(
-    importance: Float[Tensor, "*#cells"], density: Float[Tensor, "*#cells"]
-) -> Float[Tensor, "*cells 3"]:
+def phase_losses(importance: Float[Tensor, "*#cells"], density: Float[Tensor, "*#cells"]) -> Float[Tensor, "*cells 3"]:
     """What each of three codes for two features in one dimension costs, in the order of `PHASES`.
 
     1. Left out: the bias says its mean; what is lost is its variance, density / 3 - density² / 4, times importance.
