@@ -110,7 +110,6 @@ def test_generation_keeps_a_cache():
 
 # -- the worst moment ----------------------------------------------------------------------------------------------
 MEASURED = """
-import os, resource, sys
 import torch, transformers, digsite
 config = transformers.{family}Config(**{config})
 hf = transformers.AutoModelForCausalLM.from_config(config, attn_implementation={attention!r})
@@ -124,9 +123,12 @@ def go(ids):
     return run
 plan = model.memory(({rows}, {columns}), **how)
 go(torch.ones(2, 8, dtype=torch.long))
-before = int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def kilobytes(name):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name))
+open("/proc/self/clear_refs", "w").write("5")  # the peak counts from here
+before = kilobytes("VmRSS")
 run = go(torch.ones({rows}, {columns}, dtype=torch.long))
-grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+grown = (kilobytes("VmHWM") - before) * 1024
 print(plan.total - plan.rows[0].bytes, grown)
 """
 

@@ -5,10 +5,10 @@ import re
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from digsite.toys import builtin
+from digsite.models.load import builtin_path
 from digsite.toys.tinyworld import FAMILIES, evaluate, tokenizer, vocabulary
 
-FOLDER = builtin()[0].path
+FOLDER = builtin_path("digsite/tinyworld")
 
 
 @pytest.fixture(scope="module")

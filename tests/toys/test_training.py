@@ -89,8 +89,9 @@ def test_the_loss_falls(tmp_path):
     rows = Author().step(0, 10_000, 1500)
     recipe = module.recipe(replace(SHORT, steps=25, tokens=600, warm_up=10))
     torch.manual_seed(0)
+    network: Any = recipe.network()
     with torch.no_grad():
-        before = float(weighted_loss(recipe.network(), rows))
+        before = float(weighted_loss(network, rows))
     trained = train_recipe(recipe, tmp_path / "state")
     assert len(trained.losses) == 25
     with torch.no_grad():
@@ -133,6 +134,7 @@ def test_bad_settings_are_refused(tmp_path):
 def test_the_built_in_models_have_their_folders():
     (toy,) = builtin()
     assert (toy.name, toy.kind) == ("tinyworld", "trained")
+    assert toy.path is not None
     names = {path.name for path in toy.path.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md"} <= names
     assert json.loads((toy.path / "config.json").read_text())["model_type"] == "llama"
