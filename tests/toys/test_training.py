@@ -16,9 +16,10 @@ from digsite.toys import builtin, train
 from digsite.toys.tinyworld import training as module
 from digsite.toys.tinyworld.documents import Author
 from digsite.toys.tinyworld.families import FAMILIES
-from digsite.toys.tinyworld.training import Training, rate, weighted_loss
+from digsite.toys.tinyworld.training import Training, weighted_loss
 from digsite.toys.tinyworld.training import train as train_tinyworld
 from digsite.toys.training import train as train_recipe
+from digsite.toys.training import warm_cosine
 
 SHORT = Training(steps=4, tokens=300, warm_up=2, threads=1)
 
@@ -115,7 +116,8 @@ def test_an_error_while_writing_leaves_the_training_and_no_folder(tmp_path, monk
 
 
 def test_the_learning_rate_rises_and_falls():
-    rates = [rate(step, Training(steps=1000, warm_up=100)) for step in range(1000)]
+    rate = warm_cosine(peak=2e-3, steps=1000, warm_up=100)
+    rates = [rate(step) for step in range(1000)]
     assert rates.index(max(rates)) in (99, 100)
     assert rates[99] == pytest.approx(2e-3)
     assert rates[0] == pytest.approx(2e-5)

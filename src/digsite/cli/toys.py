@@ -32,7 +32,7 @@ def list_(*, json: Json = False) -> None:
         return
     table = columns("model", "kind", "CPU min", "description", left=4)
     for toy in toys:
-        minutes = "–" if toy["cpu_minutes"] is None else f"{toy['cpu_minutes']:.0f}"
+        minutes = "–" if toy["cpu_minutes"] is None else f"{toy['cpu_minutes']:.1f}"
         table.add_row(toy["name"], toy["kind"], minutes, toy["description"])
     table.caption = (
         "digsite/… comes with digsite; the others are made by digsite toys train, or compile, in the folder you name"

@@ -12,11 +12,10 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from digsite._core.errors import BadInput, explain
 from digsite.toys.compiled.lowering import Head, Lowered, Step, check_output
 from digsite.toys.compiled.program import VALUE, Program
+from digsite.toys.still import STILL
 
 BOS, PAD = "<bos>", "<pad>"
 DIRECTIONS = ("axes", "rotated", "superposed")
-_STILL = 1e8
-"""An epsilon beside which the variance of a stream of ones and zeros is less than float32 can tell."""
 _CONSTANT = 300.0
 """Length of the constant in the stream that keeps a real norm's scale nearly constant."""
 
@@ -116,7 +115,7 @@ class _Assembly:
             resid_pdrop=0.0,
             embd_pdrop=0.0,
             attn_pdrop=0.0,
-            layer_norm_epsilon=1e-5 if norm else _STILL,
+            layer_norm_epsilon=1e-5 if norm else STILL,
             tie_word_embeddings=False,
             bos_token_id=tokens.index(BOS),
             eos_token_id=None,
@@ -125,7 +124,7 @@ class _Assembly:
         hf = GPT2LMHeadModel(config).eval().requires_grad_(requires_grad=False)
         for parameter in hf.parameters():
             parameter.zero_()
-        gain = _CONSTANT / math.sqrt(self.d_model) if norm else math.sqrt(_STILL)
+        gain = _CONSTANT / math.sqrt(self.d_model) if norm else math.sqrt(STILL)
         for name, parameter in hf.named_parameters():
             if ".ln_" in name and name.endswith("weight"):
                 parameter.fill_(gain)

@@ -7,9 +7,7 @@
 4. At the end: the held-out table, and a folder that transformers can load, written whole or not at all.
 """
 
-import math
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,7 +23,7 @@ from digsite.toys.tinyworld.card import card
 from digsite.toys.tinyworld.documents import Author, Rows
 from digsite.toys.tinyworld.evaluation import evaluate
 from digsite.toys.tinyworld.vocabulary import BOS, CONTEXT, EOS, PAD, tokenizer, vocabulary
-from digsite.toys.training import Recipe, Trained
+from digsite.toys.training import Recipe, Trained, warm_cosine
 
 ANSWER_WEIGHT = 4.0
 SAVE_EVERY = 250
@@ -115,7 +113,7 @@ def recipe(training: Training) -> Recipe:
         network=lambda: LlamaForCausalLM(config()),
         optimiser=optimiser,
         loss=loss,
-        rate=partial(rate, training=training),
+        rate=warm_cosine(peak=training.peak_rate, steps=training.steps, warm_up=training.warm_up),
         clip=1.0,
         save_every=SAVE_EVERY,
     )
@@ -138,14 +136,6 @@ def _write(out: Path, training: Training, trained: Trained) -> None:
             cpu_seconds=trained.cpu_seconds,
         )
         (folder / "README.md").write_text(text, encoding="utf-8")
-
-
-def rate(step: int, training: Training) -> float:
-    """The learning rate: up in a line, down in a half cosine to a hundredth of the peak."""
-    if step < training.warm_up:
-        return training.peak_rate * (step + 1) / training.warm_up
-    progress = (step - training.warm_up) / max(1, training.steps - training.warm_up)
-    return training.peak_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 def weighted_loss(network: LlamaForCausalLM, rows: Rows) -> Tensor:

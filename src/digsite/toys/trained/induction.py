@@ -28,9 +28,9 @@ from torch.nn.functional import cross_entropy
 from digsite._core.cost import measure
 from digsite.models import Model, ablate, load
 from digsite.toys.trained.claims import at_least, at_most, findings
-from digsite.toys.trained.networks import adamw, small_gpt2, warm_cosine
+from digsite.toys.trained.networks import adamw, small_gpt2
 from digsite.toys.trained.toy import Findings, TrainedToy
-from digsite.toys.training import Recipe, Trained
+from digsite.toys.training import Recipe, Trained, warm_cosine
 
 VOCAB, LENGTH = 32, 48
 SHORTEST, LONGEST = 8, 24

@@ -25,9 +25,9 @@ from digsite._core.cost import measure
 from digsite.models import ablate, load
 from digsite.models.model import Model
 from digsite.toys.trained.claims import at_least, at_most, findings, thinned
-from digsite.toys.trained.networks import adamw, small_gpt2, warm_cosine
+from digsite.toys.trained.networks import adamw, small_gpt2
 from digsite.toys.trained.toy import Findings, TrainedToy
-from digsite.toys.training import Recipe, Trained
+from digsite.toys.training import Recipe, Trained, warm_cosine
 
 NUMBERS, LENGTH = 64, 4
 EQUALS = NUMBERS

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-_STILL = 1e8
-"""A norm's epsilon beside which the variance of a toy's stream is nothing: the norm divides by a constant."""
+from digsite.toys.still import STILL
+
 _FAINT = 1e-4
 """Size of an MLP that a toy does without. Zero would leave nothing that `Model.verify` could see fire."""
 
@@ -49,7 +49,7 @@ def small_gpt2(
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
-        layer_norm_epsilon=_STILL if norm == "still" else 1e-5,
+        layer_norm_epsilon=STILL if norm == "still" else 1e-5,
         tie_word_embeddings=False,
         bos_token_id=None,
         eos_token_id=None,
@@ -59,7 +59,7 @@ def small_gpt2(
     for name, parameter in made.named_parameters():
         if norm == "still" and ".ln_" in name:
             parameter.requires_grad = False
-            parameter.fill_(math.sqrt(_STILL) if name.endswith("weight") else 0.0)
+            parameter.fill_(math.sqrt(STILL) if name.endswith("weight") else 0.0)
         if neurons is None and ".mlp." in name:
             parameter.requires_grad = False
             if "c_proj.weight" in name:
@@ -79,15 +79,3 @@ def adamw(*, weight_decay: float, rate: float = 1e-3) -> Callable[[torch.nn.Modu
         return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)
 
     return optimiser
-
-
-def warm_cosine(*, peak: float, steps: int, warm_up: int = 100) -> Callable[[int], float]:
-    """A learning rate that rises in a line and falls in half a cosine to a hundredth of its peak."""
-
-    def rate(step: int) -> float:
-        if step < warm_up:
-            return peak * (step + 1) / warm_up
-        progress = (step - warm_up) / max(1, steps - warm_up)
-        return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
-
-    return rate

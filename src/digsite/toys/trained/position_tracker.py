@@ -30,9 +30,9 @@ from digsite._core.cost import measure
 from digsite.models import Edit, apply, load
 from digsite.models.model import Model
 from digsite.toys.trained.claims import at_least, at_most, findings, thinned
-from digsite.toys.trained.networks import adamw, small_gpt2, warm_cosine
+from digsite.toys.trained.networks import adamw, small_gpt2
 from digsite.toys.trained.toy import Findings, TrainedToy
-from digsite.toys.training import Recipe, Trained
+from digsite.toys.training import Recipe, Trained, warm_cosine
 
 TOKENS, START = 24, 24
 LENGTH, BLOCK = 32, 4
