@@ -181,6 +181,12 @@ def test_programs_that_cannot_be_compiled_say_which_step_and_why(output, message
         compile_program(custom(output))
 
 
+def test_a_program_of_one_output_has_no_pairs():
+    made = compile_program(custom(lambda tokens, indices: map_(lambda token: "a", tokens)))
+    with pytest.raises(BadInput, match="mine gives every input of a length the same output"):
+        made.task(4)
+
+
 def test_widths_that_are_too_large():
     wide = custom(
         lambda t, i: sequence_map(lambda a, b: (a, b), sequence_map(lambda a, b: (a, b), t, i), i),

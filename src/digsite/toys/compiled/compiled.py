@@ -19,16 +19,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from digsite._core.errors import ContractBroken, explain
+from digsite._core.errors import BadInput, ContractBroken, explain
 from digsite._core.files import whole_folder
-from digsite.models import Model, Tokens, load
+from digsite.models import Model, Tokens, add, load
 from digsite.tasks import Task
 from digsite.tasks.build import build
 from digsite.tasks.examples import Example
 from digsite.toys.compiled.assemble import BOS, PAD, Hardness, assemble, tokenizer_of, tokens_of
 from digsite.toys.compiled.library import program as named
 from digsite.toys.compiled.lowering import EMBED, POSITIONS, Lowered, careful, lower
-from digsite.toys.compiled.program import Program, Row
+from digsite.toys.compiled.program import VALUE, Program, Row
 
 TOLERANCE = {False: 1e-3, True: 0.05}
 """How far logits may lie from the program's output, without and with a real norm."""
@@ -153,7 +153,7 @@ def wanted(program: Program) -> tuple[Float[np.ndarray, "example pos vocab"], np
     tokens, output = tokens_of(program), program.evaluation(program.result)
     if program.result.number:
         logits = np.zeros((*output.shape, len(tokens)))
-        logits[..., tokens.index("value")] = output
+        logits[..., tokens.index(VALUE)] = output
         return logits, program.asked
     table = np.zeros((len(program.result.domain) + 1, len(tokens)))  # the last row for no value
     for i, value in enumerate(program.result.domain):
@@ -167,6 +167,9 @@ def pairs(program: Program, seed: int) -> Iterator[Example]:
     output, asked = program.evaluation(program.result), program.asked
     cells = np.argwhere(asked & (output != -1)) if not program.result.number else np.argwhere(asked)
     codes = program.evaluation.ids
+    ends = {int(end): output[cells[cells[:, 1] == end, 0], end] for end in np.unique(cells[:, 1])}
+    if not any(len(np.unique(found)) > 1 for found in ends.values()):
+        raise BadInput(explain(f"{program.name} gives every input of a length the same output, so there are no pairs"))
     while True:
         row, end = cells[rng.integers(len(cells))]
         others = cells[(cells[:, 1] == end) & (output[cells[:, 0], end] != output[row, end])]
@@ -246,8 +249,6 @@ def edge_effects(
     Units:
         Logits.
     """
-    import digsite.models.edits as edits
-
     program, model = compiled.program, compiled.model
     rows = program.rows if rows is None else list(rows)
     worst = torch.zeros(len(edges))
@@ -257,10 +258,10 @@ def edge_effects(
         written = model.run(tokens, read=list(dict.fromkeys(writer for writer, _ in edges)))
         counts = torch.zeros(tokens.ids.shape, dtype=torch.bool)
         for i, row in enumerate(some):
-            counts[i, [p + 1 for p in (range(len(row)) if program.judged is None else program.judged(row))]] = True
+            counts[i, [position + 1 for position in program.positions(row)]] = True
         base = written.logits[counts]
         for i, (writer, reader) in enumerate(edges):
             site = f"layers.{model.n_layers - 1}.resid_post" if reader == "logits" else reader
-            cut = model.run(tokens, edits=[edits.add(site, -written[writer])])
+            cut = model.run(tokens, edits=[add(site, -written[writer])])
             worst[i] = max(float(worst[i]), float((cut.logits[counts] - base).abs().max()))
     return worst

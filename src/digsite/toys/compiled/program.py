@@ -108,13 +108,14 @@ class Program:
     @cached_property
     def asked(self) -> np.ndarray:
         """[input, position] bool: where the output counts."""
-        real = self.evaluation.ids != NOTHING
-        if self.judged is None:
-            return real
-        wanted = np.zeros_like(real)
+        wanted = np.zeros(self.evaluation.ids.shape, dtype=bool)
         for i, row in enumerate(self.rows):
-            wanted[i, list(self.judged(row))] = True
-        return wanted & real
+            wanted[i, list(self.positions(row))] = True
+        return wanted
+
+    def positions(self, row: Row) -> Sequence[int]:
+        """Where in a row the output counts."""
+        return range(len(row)) if self.judged is None else self.judged(row)
 
     def run(self, rows: Sequence[Row]) -> list[list[Any]]:
         """The output at every position of some rows; None where there is no value."""
