@@ -11,7 +11,8 @@ from architectures import tiny
 from digsite._core.cost import Cost
 from digsite._core.errors import BadInput, LoadError, NotFinite, Unsupported
 from digsite._core.provenance import record
-from digsite.graphs import circuit, edge_space, read_mib, write_mib
+from digsite.graphs import edge_space, read_mib, write_mib
+from digsite.graphs.circuit import circuit
 
 
 def model_of(name):

@@ -97,12 +97,13 @@ def test_generation_keeps_a_cache():
     plan = model.memory((2, 7), max_new_tokens=5, read=["layers.*.resid_post", "layers.0.attn.pattern"])
     made = model.generate(ids(), max_new_tokens=5, stop_at=None, read=["layers.*.resid_post", "layers.0.attn.pattern"])
     assert plan.recorded == held(made.run)
-    cache = model.hf.generate(
+    generated = model.hf.generate(
         ids(),
         generation_config=transformers.GenerationConfig(
             max_new_tokens=5, do_sample=False, eos_token_id=None, pad_token_id=0, return_dict_in_generate=True
         ),
-    ).past_key_values
+    )
+    cache = getattr(generated, model.cache_name)
     tensors = [x for layer in cache.layers for x in vars(layer).values() if isinstance(x, torch.Tensor)]
     assert next(row.bytes for row in plan.rows if row.what == "KV cache") == sum(x.nbytes for x in tensors)
     assert sum(layer.keys.nbytes for layer in cache.layers) == 3 * 2 * 2 * 3 * 16 * 4  # a window of 4 keeps 3 columns

@@ -13,7 +13,8 @@ from architectures import tiny
 from digsite._core.errors import BadInput
 from digsite._core.provenance import record
 from digsite.circuits import EdgeScores
-from digsite.graphs import circuit, edge_space
+from digsite.graphs import edge_space
+from digsite.graphs.circuit import circuit
 from digsite.viz import Wire, wiring
 from digsite.viz.theme import LIGHT
 

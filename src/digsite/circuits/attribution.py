@@ -90,7 +90,8 @@ def eap(
         A gradient says nothing where attention is saturated: an edge that matters can score zero. Compare with
         `eap_ig`, and test what it finds with `evaluate_circuit`.
     """
-    return attribute(model, task, "EAP", _clean, at=at, metric=metric, batch=batch)
+    call = f"digsite.eap(model, task, at={at!r}, metric={metric!r})"
+    return attribute(model, task, "EAP", _clean, call=call, at=at, metric=metric, batch=batch)
 
 
 def eap_ig(
@@ -128,7 +129,8 @@ def eap_ig(
         raise BadInput(explain(f"path={path!r} with {steps} steps cannot be taken", possible=PATHS, near=path))
     points = {"inputs": _inputs, "activations": _activations, "clean-corrupt": _two_ends}[path]
     name = f"EAP-IG {path}" + ("" if path == "clean-corrupt" else f", {steps} steps")
-    return attribute(model, task, name, partial(points, steps=steps), at=at, metric=metric, batch=batch)
+    call = f"digsite.eap_ig(model, task, path={path!r}, steps={steps}, at={at!r}, metric={metric!r})"
+    return attribute(model, task, name, partial(points, steps=steps), call=call, at=at, metric=metric, batch=batch)
 
 
 def relp(
@@ -158,9 +160,9 @@ def relp(
         Jafari et al. 2025, "RelP" (arXiv:2508.21258); the rule for attention's products is AttnLRP's (Achtibat et al.
         2024, arXiv:2402.05602), which unlike a frozen pattern gives queries and keys a score.
     """
-    return attribute(
-        model, task, "RelP", partial(_clean, edits=rules.edits(model)), at=at, metric=metric, batch=batch, frozen=True
-    )
+    ruled = partial(_clean, edits=rules.edits(model))
+    call = f"digsite.relp(model, task, at={at!r}, metric={metric!r})"
+    return attribute(model, task, "RelP", ruled, call=call, at=at, metric=metric, batch=batch, frozen=True)
 
 
 def attribute(
@@ -169,6 +171,7 @@ def attribute(
     method: str,
     points: Callable[..., Iterator[Slopes]],
     *,
+    call: str,
     at: str | Sequence[str] | None = None,
     metric: str | None = None,
     batch: int = BATCH,
@@ -181,6 +184,7 @@ def attribute(
         task: Clean and corrupt pairs of one length.
         method: Its name.
         points: From the ends of some examples, and `Inputs`, to the gradients that are averaged.
+        call: The call that makes the scores again.
         at: As for `eap`.
         metric: The task's own if None.
         batch: Examples in one pass.
@@ -218,7 +222,7 @@ def attribute(
         readers=space.readers,
         before=space.before,
         scores=torch.cat(scores),
-        provenance=made_by(f"{method} of {model.name} on {task.name}, at={at!r}", model, task.fingerprint),
+        provenance=made_by(call, model, task.fingerprint),
         cost=cost,
     )
 

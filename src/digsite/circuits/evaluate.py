@@ -13,13 +13,14 @@ Donors: "corrupt" (the row's corrupt prompt), "zero", "mean" (over the real toke
 
 import itertools
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from digsite._core.errors import BadInput, explain
-from digsite.circuits.attribution import check_pairs
+from digsite.circuits.attribution import BATCH, check_pairs
 from digsite.circuits.mux import EdgeMux
 from digsite.circuits.written import Outputs, Written, sites
 from digsite.graphs import Edge, EdgeSpace
@@ -28,8 +29,6 @@ from digsite.tasks import Task
 
 HOW = ("corrupt", "zero", "mean", "resample")
 SEMANTICS = ("tree", "edge")
-BATCH = 32
-"""Examples in one pass."""
 MOST = 16
 """Edges whose subsets are all tried."""
 
@@ -85,13 +84,8 @@ class Cutter:
     def __call__(self, kept: Bool[Tensor, "circuit writer reader"]) -> Float[Tensor, "circuit example"]:
         """The metric of every example when only some edges carry the behaviour, for many circuits at once."""
         masks = kept if self.semantics == "edge" else ~kept
-        parts = []
-        for i, (part, mux) in enumerate(zip(self.parts, self.muxes, strict=True)):
-            scores = torch.empty(len(kept), len(part))
-            for which, logits in mux(masks):
-                scores[which] = torch.stack([self._score(i, one) for one in logits]).cpu()
-            parts.append(scores)
-        return torch.cat(parts, 1)
+        each = enumerate(zip(self.parts, self.muxes, strict=True))
+        return torch.cat([mux.scored(masks, partial(self._score, i), len(part)) for i, (part, mux) in each], 1)
 
     def _score(self, part: int, logits: Tensor) -> Tensor:
         reference = self.references[part] if self.metric == "kl" else None

@@ -79,9 +79,7 @@ class Faithfulness(Result):
     overlap: Float[Tensor, " size"]
 
     def _share(self, metric: Tensor) -> Tensor:
-        """A mean metric as a share of the way from no edge to all."""
-        none, every = self.empty.mean(), self.full.mean()
-        return (metric - none) / (every - none)
+        return share_kept(metric, self.empty, self.full)
 
     @property
     def curve(self) -> Float[Tensor, " size"]:
@@ -112,18 +110,15 @@ class Faithfulness(Result):
     def to_frame(self, *, resamples: int = 1000, seed: int = 0) -> pl.DataFrame:
         """One row a size: f with its 95 % bootstrap interval, the rest's share, random circuits' share, the overlap."""
         n = len(self.full)
-        draws = torch.from_numpy(np.random.default_rng(seed).integers(0, n, (resamples, n)))
-        none, every = (one[draws].mean(1) for one in (self.empty, self.full))
-        resampled = (self.kept[:, draws].mean(2) - none) / (every - none)
-        ends = torch.quantile(resampled, torch.tensor([0.025, 0.975], dtype=resampled.dtype), dim=1)
+        low, high = share_interval(self.kept, self.empty, self.full, resamples=resamples, seed=seed)
         chance = self._share(self.random) if self.random.numel() else torch.full((len(self.shares), 1), torch.nan)
         return pl.DataFrame(
             {
                 "share": list(self.shares),
                 "edges": list(self.sizes),
                 "kept": self.curve.tolist(),
-                "low": ends[0].tolist(),
-                "high": ends[1].tolist(),
+                "low": low.tolist(),
+                "high": high.tolist(),
                 "rest": self._share(self.rest.mean(1)).tolist(),
                 "random": chance.mean(1).tolist(),
                 "random_best": chance.amax(1).tolist(),
@@ -235,14 +230,56 @@ def faithfulness(
         random=found[2 + 2 * k :].mean(1).reshape(random_circuits, k).T.contiguous(),
         overlap=_overlap(scores, circuits, counts, select, resamples, seed),
         provenance=made_by(
-            f"digsite.circuits.faithfulness(model, task, {scores.method}, select={select!r}, how={how!r}, "
-            f"semantics={semantics!r})",
+            f"digsite.faithfulness(model, task, scores, select={select!r}, how={how!r}, semantics={semantics!r}) "
+            f"with scores = {scores.provenance.made_by}",
             model,
             task.fingerprint,
             seed=seed,
         ),
         cost=cost,
     )
+
+
+def share_kept(
+    metric: Float[Tensor, "*cells"], empty: Float[Tensor, " example"], full: Float[Tensor, " example"]
+) -> Float[Tensor, "*cells"]:
+    """f: where a metric lies on the way from no edge (0) to all (1). May lie outside.
+
+    Args:
+        metric: What is asked about; the mean over examples for f of a circuit.
+        empty: The metric of each example with no edge.
+        full: The metric of each example with all.
+    """
+    none, every = empty.mean(), full.mean()
+    return (metric - none) / (every - none)
+
+
+def share_interval(
+    kept: Float[Tensor, "*cells example"],
+    empty: Float[Tensor, " example"],
+    full: Float[Tensor, " example"],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[Float[Tensor, "*cells"], Float[Tensor, "*cells"]]:
+    """The 95 % bootstrap interval of f, both ends being drawn again with the circuit; NaN for one example.
+
+    Args:
+        kept: The metric of each example with each circuit.
+        empty: With no edge.
+        full: With all.
+        resamples: How often the examples are drawn with replacement.
+        seed: Of the draws.
+    """
+    n = len(full)
+    if n < 2:
+        nothing = torch.full(kept.shape[:-1], torch.nan)
+        return nothing, nothing
+    draws = torch.from_numpy(np.random.default_rng(seed).integers(0, n, (resamples, n)))
+    none, every = (one[draws].mean(1) for one in (empty, full))
+    resampled = (kept[..., draws].mean(-1) - none) / (every - none)
+    low, high = torch.quantile(resampled, torch.tensor([0.025, 0.975], dtype=resampled.dtype), dim=-1)
+    return low, high
 
 
 def area(x: Sequence[float], y: Sequence[float]) -> float:

@@ -26,8 +26,9 @@ from digsite._core.numerics import bootstrap_interval, require_finite
 from digsite._core.progress import track
 from digsite.artifacts import Result
 from digsite.circuits.evaluate import BATCH, Cutter
-from digsite.graphs import Circuit, EdgeSpace, circuit
-from digsite.graphs.circuit import prune
+from digsite.circuits.judging import share_kept
+from digsite.graphs import Circuit, EdgeSpace
+from digsite.graphs.circuit import circuit, prune
 from digsite.models import Model, made_by
 from digsite.tasks import Task
 
@@ -79,8 +80,7 @@ class TrainedMask(Result):
 
     def share(self, values: Float[Tensor, "*cells"]) -> Float[Tensor, "*cells"]:
         """A metric as a share of the way from no edge to all."""
-        none, every = self.empty.mean(), self.full.mean()
-        return (values - none) / (every - none)
+        return share_kept(values, self.empty, self.full)
 
     @property
     def verdict(self) -> str:

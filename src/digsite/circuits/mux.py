@@ -11,7 +11,7 @@
 The masks may be numbers between 0 and 1, and gradients flow to them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from functools import partial
 
@@ -93,6 +93,21 @@ class EdgeMux:
         for layer in first.unique().tolist():
             for which in (first == layer).nonzero().flatten().split(self._circuits_at_once()):
                 yield which.tolist(), self._pass(masks[which], layer)
+
+    def scored(
+        self, masks: Masks, score: Callable[[Tensor], Float[Tensor, " example"]], examples: int
+    ) -> Float[Tensor, "circuit example"]:
+        """What a metric says of the logits under each mask, in the order of the masks; logits are not kept.
+
+        Args:
+            masks: As for a call.
+            score: From logits [batch, columns, vocab] to one number for each example.
+            examples: How many there are.
+        """
+        found = torch.empty(len(masks), examples)
+        for which, logits in self(masks):
+            found[which] = torch.stack([score(one) for one in logits]).float().cpu()
+        return found
 
     def graded(self, mask: Float[Tensor, "writer reader"]) -> Float[Tensor, "batch columns vocab"]:
         """Logits under one mask of numbers, on the autograd path to it: every layer and column runs.

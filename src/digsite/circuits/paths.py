@@ -250,10 +250,7 @@ class _Paths:
         return mask & self.space.real
 
     def _scores(self, mux: EdgeMux, masks: Tensor) -> Float[Tensor, "sender example"]:
-        scores = torch.empty(len(masks), len(self.task))
-        for which, logits in mux(masks):
-            scores[which] = torch.stack([self.task.metric(one, self.metric).float() for one in logits]).cpu()
-        return scores
+        return mux.scored(masks, lambda logits: self.task.metric(logits, self.metric), len(self.task))
 
 
 def chosen(space: EdgeSpace, base: Written, source: Written, writer: int) -> Written:

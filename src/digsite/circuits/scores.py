@@ -21,8 +21,8 @@ from torch import Tensor
 from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import bootstrap_interval
 from digsite.artifacts import Result
-from digsite.graphs import Circuit, EdgeSpace, circuit
-from digsite.graphs.circuit import prune
+from digsite.graphs import Circuit, EdgeSpace
+from digsite.graphs.circuit import circuit, prune
 from digsite.graphs.edges import owners
 
 SELECT = ("absolute", "signed", "greedy")

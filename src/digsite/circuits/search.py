@@ -26,9 +26,10 @@ from torch import Tensor
 from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.progress import track
-from digsite.circuits.evaluate import Cutter
-from digsite.graphs import Circuit, EdgeSpace, circuit
-from digsite.graphs.circuit import prune, same_space
+from digsite.circuits.evaluate import BATCH, Cutter
+from digsite.circuits.judging import share_kept
+from digsite.graphs import Circuit, EdgeSpace
+from digsite.graphs.circuit import circuit, prune, same_space
 from digsite.models import Model, made_by
 from digsite.tasks import Task
 
@@ -46,7 +47,7 @@ def acdc(
     how: str = "corrupt",
     metric: str = "kl",
     window: int = WINDOW,
-    batch: int = 32,
+    batch: int = BATCH,
     seed: int = 0,
 ) -> Circuit:
     """The circuit that is left when every edge that can be cut has been cut.
@@ -202,7 +203,7 @@ def minimise_circuit(
     share: float = 0.85,
     how: str = "corrupt",
     metric: str | None = None,
-    batch: int = 32,
+    batch: int = BATCH,
 ) -> Circuit:
     """The circuit without everything that the behaviour does without: no edge of it can be left out by itself.
 
@@ -221,7 +222,7 @@ def minimise_circuit(
     with measure() as cost:
         cutter = Cutter(model, task, how=how, metric=metric, batch=batch)
         same_space(cutter.space, [found])
-        everything = cutter(torch.stack([torch.zeros_like(found.kept), cutter.space.real])).mean(1)
+        empty, full = cutter(torch.stack([torch.zeros_like(found.kept), cutter.space.real]))
         places = found.kept.nonzero().tolist()
 
         def holds(subsets: list[list[list[int]]]) -> list[bool]:
@@ -229,12 +230,15 @@ def minimise_circuit(
             for mask, subset in zip(masks, subsets, strict=True):
                 if subset:
                     mask[tuple(torch.tensor(subset).T)] = True
-            left = (cutter(masks).mean(1) - everything[0]) / (everything[1] - everything[0])
-            return (left >= share).tolist()
+            return (share_kept(cutter(masks).mean(1), empty, full) >= share).tolist()
 
         left = minimise(places, holds)
     kept = torch.zeros_like(found.kept)
     if left:
         kept[tuple(torch.tensor(left).T)] = True
-    smaller = found.with_edges(kept, method=f"{found.method}, minimised to {share:.0%}")
-    return replace(smaller, cost=cost)
+    call = f"digsite.circuits.minimise_circuit(model, task, found, share={share}, how={how!r})"
+    return replace(
+        found.with_edges(kept, method=f"{found.method}, minimised to {share:.0%}"),
+        provenance=made_by(f"{call} with found = {found.provenance.made_by}", model, task.fingerprint),
+        cost=cost,
+    )

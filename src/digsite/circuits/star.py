@@ -54,7 +54,8 @@ def nap(model: Model, task: Task, *, metric: str | None = None, batch: int = BAT
     Caveats:
         A query or key whose attention is saturated scores near zero whatever it does; `atp_star` repairs this.
     """
-    return _node_scores(model, task, "NAP", qk_fix=False, grad_drop=False, metric=metric, batch=batch)
+    call = f"digsite.circuits.nap(model, task, metric={metric!r})"
+    return _node_scores(model, task, "NAP", call, qk_fix=False, grad_drop=False, metric=metric, batch=batch)
 
 
 def atp_star(
@@ -96,11 +97,12 @@ def atp_star(
     name = "AtP" + {(True, True): "*", (True, False): " with QK fix", (False, True): " with GradDrop"}.get(
         (qk_fix, grad_drop), ""
     )
-    return _node_scores(model, task, name, qk_fix=qk_fix, grad_drop=grad_drop, metric=metric, batch=batch)
+    call = f"digsite.circuits.atp_star(model, task, qk_fix={qk_fix}, grad_drop={grad_drop}, metric={metric!r})"
+    return _node_scores(model, task, name, call, qk_fix=qk_fix, grad_drop=grad_drop, metric=metric, batch=batch)
 
 
 def _node_scores(
-    model: Model, task: Task, method: str, *, qk_fix: bool, grad_drop: bool, metric: str | None, batch: int
+    model: Model, task: Task, method: str, call: str, *, qk_fix: bool, grad_drop: bool, metric: str | None, batch: int
 ) -> NodeScores:
     check_pairs(task)
     edge_space(model)  # refuses models without such nodes
@@ -127,7 +129,7 @@ def _node_scores(
         signed=not grad_drop,
         nodes=_names(model),
         scores=torch.cat(scores),
-        provenance=made_by(f"{method} of {model.name} on {task.name}", model, task.fingerprint),
+        provenance=made_by(call, model, task.fingerprint),
         cost=cost,
     )
 

@@ -329,9 +329,8 @@ def _read(path: Path, model: "Model") -> "Circuit":
 
 def _shares(values: Any, how: str) -> dict[str, Any]:
     """The metric with no edge, with all, and with the circuit; the share kept, with its interval; random circuits."""
-    import numpy as np
-
     from digsite._core.numerics import bootstrap_interval
+    from digsite.circuits.judging import share_interval, share_kept
 
     low, high = bootstrap_interval(values[:3].T)
     told: dict[str, Any] = {
@@ -344,11 +343,8 @@ def _shares(values: Any, how: str) -> dict[str, Any]:
         raise BadInput(
             explain(asked, found=f"{float(means[0]):.4g} with all edges and with none", do=f"not how={how!r}")
         )
-    draws = np.random.default_rng(0).integers(0, values.shape[1], (1000, values.shape[1]))
-    again = values[:3, draws].mean(2)
-    resampled = ((again[2] - again[0]) / (again[1] - again[0])).numpy()
-    ends = np.nanquantile(resampled, [0.025, 0.975]) if values.shape[1] > 1 else (np.nan, np.nan)
-    shares = (means[2:] - means[0]) / (means[1] - means[0])
+    shares = share_kept(means[2:], values[0], values[1])
+    ends = share_interval(values[2], values[0], values[1])
     told["share"] = {"mean": float(shares[0]), "low": float(ends[0]), "high": float(ends[1])}
     told["random"] = {"circuits": len(shares) - 1, "mean": float(shares[1:].mean()), "max": float(shares[1:].max())}
     return told

@@ -1,7 +1,6 @@
 """Nodes and edges of a model with one order: which part writes to the stream, and which part reads it."""
 
 from digsite.graphs.circuit import Circuit as Circuit
-from digsite.graphs.circuit import circuit as circuit
 from digsite.graphs.edges import Edge as Edge
 from digsite.graphs.edges import EdgeSpace as EdgeSpace
 from digsite.graphs.edges import edge_space as edge_space

@@ -63,6 +63,8 @@ class Model:
         self._layer_of = {block.attn: block.index for block in anatomy.blocks if block.attn is not None}
         parameters = inspect.signature(hf.forward).parameters
         self.takes = {name for name in ("position_ids", "use_cache", "logits_to_keep") if name in parameters}
+        # What transformers calls the KV cache, from 5.24 on and before.
+        self.cache_name = "cache" if "cache" in parameters else "past_key_values"
         self._reads = lru_cache(maxsize=256)(self._listed)
 
     # -- facts -----------------------------------------------------------------------------------------------------

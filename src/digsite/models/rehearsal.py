@@ -192,7 +192,7 @@ def rehearse(model: Any, tokens: Tokens, plan: Plan, edits: Sequence[Edit], *, c
         visit.scratch.clear()
         visit.split = (None, ())
         overwritten = visit.overwritten()
-        stored = _cache_bytes(output) if cache else 0
+        stored = _cache_bytes(getattr(output, model.cache_name, None)) if cache else 0
         output = None
         rest = alive.now
         if plan.grad:
@@ -231,10 +231,9 @@ def _backward(visit: Visit, logits: Tensor | None) -> None:
         torch.autograd.grad(metric, sources, allow_unused=True)
 
 
-def _cache_bytes(output: Any) -> int:
+def _cache_bytes(cache: Any) -> int:
     """What the layers of a KV cache hold (a window that is a view of more is copied at the next token)."""
-    layers = getattr(getattr(output, "past_key_values", None), "layers", ())
-    return sum(x.nbytes for layer in layers for x in tree_leaves(vars(layer)) if isinstance(x, Tensor))
+    return sum(x.nbytes for layer in getattr(cache, "layers", ()) for x in tree_leaves(vars(layer)) if isinstance(x, Tensor))
 
 
 def _recorded(visit: Visit) -> tuple[dict[str, int], dict[str, int], set[int]]:

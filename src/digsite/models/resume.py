@@ -64,7 +64,7 @@ class Resumable:
         kwargs = model.inputs(self.tokens, slice(None))
         count_forward(len(self.tokens))
         with model.instrumented(visit):
-            model.hf(**kwargs, past_key_values=cache, use_cache=True)
+            model.hf(**kwargs, use_cache=True, **{model.cache_name: cache})
         if any(type(layer) is not DynamicLayer for layer in cache.layers):
             return None
         kept: list[Any] = cache.layers
@@ -96,7 +96,7 @@ class Resumable:
             cache = DynamicCache(config=self.model.hf.config)
             for index, (keys, values) in enumerate(self._cache or ()):
                 cache.update(keys[rows, :, :start], values[rows, :, :start], index)
-            kwargs |= {"past_key_values": cache, "use_cache": True}
+            kwargs |= {self.model.cache_name: cache, "use_cache": True}
         elif "use_cache" in self.model.takes:
             kwargs["use_cache"] = False
         if "logits_to_keep" in self.model.takes:
