@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 
 from digsite._core.cost import measure
@@ -25,6 +24,7 @@ from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import require_finite
 from digsite._core.progress import track
 from digsite.circuits import rules
+from digsite.circuits.places import places
 from digsite.circuits.scores import EdgeScores
 from digsite.circuits.slopes import Inputs, Slopes, contract
 from digsite.circuits.written import Outputs, sites
@@ -192,17 +192,17 @@ def attribute(
     """
     check_pairs(task)
     space, outputs, inputs = edge_space(model), Outputs(model), Inputs(model, frozen=frozen)
-    names, _ = _places(task, at)
+    names = places(task, at).names
     scores, metrics = [], []
     with measure() as cost:
         for start in track(range(0, len(task), batch), method):
             part = task.take(slice(start, start + batch))
-            places = _places(part, at)[1]
+            of = places(part, at).of
             ends = Ends(model, part, outputs, metric=metric)
             difference = ends.clean - ends.corrupt
             total, count = torch.zeros(()), 0
             for slopes in points(ends, inputs):
-                total = total + contract(space, outputs, inputs, difference, slopes, places)
+                total = total + contract(space, outputs, inputs, difference, slopes, of, len(names))
                 count += 1
             by_row = require_finite(f"Scores of {method}", total / count).cpu()
             by_example = by_row.new_zeros(len(part), *by_row.shape[1:])
@@ -294,34 +294,3 @@ def _differs(task: Task, clean: Tensor, corrupt: Tensor, metric: str | None) -> 
                 do="use another corruption or another metric",
             )
         )
-
-
-def _places(
-    task: Task, at: str | Sequence[str] | None
-) -> tuple[tuple[str, ...], Bool[Tensor, "place batch pos"] | None]:
-    """Names of places, and which positions of each row belong to each."""
-    if at is None:
-        return ("all",), None
-    tokens = task.clean
-    if at == "each":
-        if len(set(tokens.lengths)) > 1:
-            raise BadInput(
-                explain(
-                    'at="each" needs prompts of one length',
-                    found=f"{min(tokens.lengths)} to {max(tokens.lengths)} tokens",
-                    do="name spans, or take the examples of one template",
-                )
-            )
-        columns = tokens.starts[0] + torch.arange(tokens.lengths[0])
-        member = torch.nn.functional.one_hot(columns, tokens.ids.shape[1]).bool()
-        return tuple(map(str, range(len(columns)))), member[:, None].expand(-1, len(tokens), -1)
-    names = [at] if isinstance(at, str) else list(at)
-    column = torch.arange(tokens.ids.shape[1]) - torch.tensor(tokens.starts)[:, None]
-    members = []
-    for name in names:
-        spans = task.row_spans(name)
-        members.append((column >= spans[:, :1]) & (column < spans[:, 1:]))
-    taken = torch.stack(members)
-    if bool((taken.sum(0) > 1).any()):
-        raise BadInput(explain("Spans overlap, so an edge would be counted twice", found=", ".join(names)))
-    return (*names, "elsewhere"), torch.cat([taken, ~taken.any(0, keepdim=True)])

@@ -19,9 +19,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from digsite._core.errors import BadInput, explain
+from digsite._core.errors import BadInput, ShapeMismatch, explain
 from digsite.circuits.attribution import BATCH, check_pairs
 from digsite.circuits.mux import EdgeMux
+from digsite.circuits.places import places
 from digsite.circuits.written import Outputs, Written, sites
 from digsite.graphs import Edge, EdgeSpace
 from digsite.models import Model
@@ -44,9 +45,11 @@ class Cutter:
         metric: The task's own if None; "kl" is the distance from the clean logits.
         batch: Examples in one pass.
         seed: For "resample".
+        at: The places of the circuits, as for `eap`; None if their edges are meant everywhere.
 
     Attributes:
         space: The edges.
+        places: Names of the places.
         clean: The metric of the model as it is.
     """
 
@@ -60,6 +63,7 @@ class Cutter:
         metric: str | None = None,
         batch: int = BATCH,
         seed: int = 0,
+        at: str | Sequence[str] | None = None,
     ):
         if how not in HOW or semantics not in SEMANTICS:
             wrong, possible = (how, HOW) if how not in HOW else (semantics, SEMANTICS)
@@ -71,18 +75,28 @@ class Cutter:
         self.parts = [task.take(slice(start, start + batch)) for start in range(0, len(task), batch)]
         self.muxes = []
         for part in self.parts:
-            ends = part.clean, part.require_corrupt()
+            ends, of = (part.clean, part.require_corrupt()), places(part, at).of
             if semantics == "edge":
-                self.muxes.append(EdgeMux(model, ends[1], ends[0], keep=task.keep))
+                self.muxes.append(EdgeMux(model, ends[1], ends[0], keep=task.keep, places=of))
             else:
                 donor = ends[1] if how == "corrupt" else _donor(model, part, how, seed)
-                self.muxes.append(EdgeMux(model, ends[0], donor, keep=task.keep))
+                self.muxes.append(EdgeMux(model, ends[0], donor, keep=task.keep, places=of))
         self.space: EdgeSpace = self.muxes[0].space
+        self.places = places(task, at).names
         self.references = [model.run(part.clean, logits=task.keep).logits for part in self.parts]
         self.clean = torch.cat([self._score(i, logits) for i, logits in enumerate(self.references)])
 
-    def __call__(self, kept: Bool[Tensor, "circuit writer reader"]) -> Float[Tensor, "circuit example"]:
+    def __call__(self, kept: Bool[Tensor, "circuit *place writer reader"]) -> Float[Tensor, "circuit example"]:
         """The metric of every example when only some edges carry the behaviour, for many circuits at once."""
+        if kept.ndim == 4 and kept.shape[1] != len(self.places):
+            raise ShapeMismatch(
+                explain(
+                    "The circuits are about other places",
+                    found=f"{kept.shape[1]} places",
+                    possible=", ".join(self.places),
+                    do="name their places: at=...",
+                )
+            )
         masks = kept if self.semantics == "edge" else ~kept
         each = enumerate(zip(self.parts, self.muxes, strict=True))
         return torch.cat([mux.scored(masks, partial(self._score, i), len(part)) for i, (part, mux) in each], 1)
@@ -95,34 +109,37 @@ class Cutter:
 def evaluate_circuit(
     model: Model,
     task: Task,
-    kept: Bool[Tensor, "circuit writer reader"],
+    kept: Bool[Tensor, "circuit *place writer reader"],
     *,
     how: str = "corrupt",
     semantics: str = "tree",
     metric: str | None = None,
     batch: int = BATCH,
     seed: int = 0,
+    at: str | Sequence[str] | None = None,
 ) -> Float[Tensor, "circuit example"]:
     """The metric of every example when only the edges of a circuit carry it, for many circuits at once.
 
     Args:
         model: The model.
         task: Clean and corrupt pairs of one length.
-        kept: For each circuit, which edges of `edge_space(model)` it has. All edges give the clean metric, none the
-            donor's ("corrupt": the corrupt metric).
+        kept: For each circuit (and place), which edges of `edge_space(model)` it has. All edges give the clean metric,
+            none the donor's ("corrupt": the corrupt metric).
         how: What takes the place of the other edges: "corrupt", "zero", "mean" or "resample".
         semantics: "tree" or "edge"; see the head of this file.
         metric: The task's own if None; "kl" is the distance from the clean logits.
         batch: Examples in one pass.
         seed: For "resample".
+        at: The places of the circuits, as for `eap`.
 
     Raises:
         BadInput: No corrupt prompts, prompts that do not line up, or a choice that does not exist.
+        ShapeMismatch: Circuits that are about other places.
 
     Units:
         Those of the metric.
     """
-    cutter = Cutter(model, task, how=how, semantics=semantics, metric=metric, batch=batch, seed=seed)
+    cutter = Cutter(model, task, how=how, semantics=semantics, metric=metric, batch=batch, seed=seed, at=at)
     return cutter(kept)
 
 

@@ -186,7 +186,7 @@ def faithfulness(
     if not shares or list(shares) != sorted(set(shares)) or shares[0] <= 0 or shares[-1] > 1:
         raise BadInput(explain("Shares of edges ascend and lie within (0, 1]", found=f"{list(shares)}"))
     with measure() as cost:
-        cutter = Cutter(model, task, how=how, semantics=semantics, metric=metric, batch=batch, seed=seed)
+        cutter = Cutter(model, task, how=how, semantics=semantics, metric=metric, batch=batch, seed=seed, at=scores.at)
         space = cutter.space
         if space != scores.space:
             raise ShapeMismatch(
@@ -196,13 +196,15 @@ def faithfulness(
                     possible=f"{len(space.writers)} and {len(space.readers)}",
                 )
             )
-        counts = [int(share * len(space)) for share in shares]
-        circuits = _best(space, scores.mean(), counts, select)
-        ends = torch.stack([torch.zeros_like(space.real), space.real])
+        mean = scores.placed().mean(0)
+        every = space.real.expand(mean.shape)
+        counts = [int(share * int(every.sum())) for share in shares]
+        circuits = _best(space, mean, counts, select)
+        ends = torch.stack([torch.zeros_like(every), every])
         generator = torch.Generator().manual_seed(seed)
-        drawn = [torch.rand(space.real.shape, generator=generator) for _ in range(random_circuits)]
+        drawn = [torch.rand(mean.shape, generator=generator) for _ in range(random_circuits)]
         chance = [one for draw in drawn for one in _best(space, draw, counts, "absolute")]
-        found = cutter(torch.cat([ends, circuits, space.real & ~circuits, *(one[None] for one in chance)]))
+        found = cutter(torch.cat([ends, circuits, every & ~circuits, *(one[None] for one in chance)]))
         empty, full = found[0], found[1]
         if float((full.mean() - empty.mean()).abs()) < 1e-6:
             raise BadInput(
@@ -221,8 +223,8 @@ def faithfulness(
         semantics=semantics,
         select=select,
         shares=shares,
-        sizes=tuple(circuits.sum((1, 2)).tolist()),
-        edges=len(space),
+        sizes=tuple(circuits.flatten(1).sum(1).tolist()),
+        edges=int(every.sum()),
         full=full,
         empty=empty,
         kept=found[2 : 2 + k],
@@ -293,9 +295,11 @@ def jaccard(a: Bool[Tensor, "*axes"], b: Bool[Tensor, "*axes"]) -> float:
     return int((a & b).sum()) / either if either else 1.0
 
 
-def _best(space: EdgeSpace, scores: Tensor, counts: Sequence[int], select: str) -> Bool[Tensor, "size writer reader"]:
+def _best(
+    space: EdgeSpace, scores: Tensor, counts: Sequence[int], select: str
+) -> Bool[Tensor, "size *place writer reader"]:
     kept = torch.stack([chosen(space, scores, count, select=select) for count in counts])
-    return prune(space, kept)
+    return prune(space, kept, placed=scores.ndim > 2)
 
 
 def _overlap(
@@ -304,7 +308,7 @@ def _overlap(
     n = len(scores.scores)
     if n < 2 or resamples < 1:
         return torch.full((len(counts),), torch.nan)
-    each = scores.scores.sum(1)
+    each = scores.placed()
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(resamples):

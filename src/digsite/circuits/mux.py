@@ -7,6 +7,7 @@
 3. The input of a reader is the stream plus Σ mask[writer, reader] · difference: the edges of the mask carry the donor's
    value, all others the live one. Heads whose edges are all live are left as the model computed them.
 4. Everything downstream sees it, so what a circuit's edges carry is live ("tree" semantics in auto-circuit's words).
+5. Where edges are meant at places (see `places`), each position has the mask of its place.
 
 The masks may be numbers between 0 and 1, and gradients flow to them.
 """
@@ -16,7 +17,7 @@ from copy import copy
 from functools import partial
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from digsite._core.errors import ShapeMismatch, explain
@@ -28,7 +29,7 @@ from digsite.models import Edit, Model, Resumable, Tokens, apply
 BYTES = 2**28
 """How much of what writers wrote a batch of circuits may hold."""
 
-Masks = Float[Tensor, "circuit writer reader"] | Bool[Tensor, "circuit writer reader"]
+Masks = Float[Tensor, "circuit *place writer reader"] | Bool[Tensor, "circuit *place writer reader"]
 
 
 class EdgeMux:
@@ -39,6 +40,7 @@ class EdgeMux:
         tokens: The rows that run.
         donor: What the writers wrote elsewhere: for each row, or one row for all. Tokens are run.
         keep: How many of the last columns of the logits are wanted.
+        places: The number of the place to which each position belongs, if masks have a place axis.
 
     Attributes:
         space: The edges.
@@ -47,8 +49,16 @@ class EdgeMux:
         donor: What they wrote elsewhere.
     """
 
-    def __init__(self, model: Model, tokens: Tokens, donor: Tokens | Written, *, keep: int = 1):
-        self.model, self.tokens, self.keep = model, tokens, keep
+    def __init__(
+        self,
+        model: Model,
+        tokens: Tokens,
+        donor: Tokens | Written,
+        *,
+        keep: int = 1,
+        places: Int[Tensor, "batch pos"] | None = None,
+    ):
+        self.model, self.tokens, self.keep, self.places = model, tokens, keep, places
         self.space, self.outputs = edge_space(model), Outputs(model)
         self.base = Resumable(model, tokens, keep=keep, also=tuple(sites(model)))
         self.logits = self.base.logits
@@ -85,7 +95,7 @@ class EdgeMux:
         """Logits under each mask, a batch of circuits at a time: which circuits, and their logits.
 
         Args:
-            masks: For each circuit, which edges carry the donor's value.
+            masks: For each circuit (and place), which edges carry the donor's value.
         """
         masks = masks * self.space.real
         # Circuits that begin at the same layer share passes.
@@ -109,11 +119,11 @@ class EdgeMux:
             found[which] = torch.stack([score(one) for one in logits]).float().cpu()
         return found
 
-    def graded(self, mask: Float[Tensor, "writer reader"]) -> Float[Tensor, "batch columns vocab"]:
+    def graded(self, mask: Float[Tensor, "*place writer reader"]) -> Float[Tensor, "batch columns vocab"]:
         """Logits under one mask of numbers, on the autograd path to it: every layer and column runs.
 
         Args:
-            mask: How much of each edge is the donor's.
+            mask: How much of each edge is the donor's, everywhere or at each place.
         """
         edits = Pass(self, (mask * self.space.real).unsqueeze(0), layer=0, column=0).edits()
         return self.model.run(self.tokens, edits=edits, logits=self.keep, grad=True).logits
@@ -125,9 +135,9 @@ class EdgeMux:
         logits = self.base.edited(edits, layer=layer, column=self.column, repeats=len(masks))
         return logits.unflatten(0, (len(self.tokens), len(masks))).transpose(0, 1)
 
-    def _first_layers(self, changed: Bool[Tensor, "circuit writer reader"]) -> Tensor:
+    def _first_layers(self, changed: Bool[Tensor, "circuit *place writer reader"]) -> Tensor:
         """For each circuit the first layer in which a reader is changed; the number of layers where none is."""
-        read = changed.any(1)
+        read = changed.flatten(1, -2).any(1)
         return torch.where(read, self._layer_of_reader, self.model.n_layers).min(1).values
 
     def _circuits_at_once(self) -> int:
@@ -150,8 +160,9 @@ class Pass:
     def __init__(self, mux: EdgeMux, masks: Masks, *, layer: int, column: int):
         self.mux, self.layer, self.column = mux, layer, column
         self.masks = masks.to(mux.live.embed[0])
+        self.places = None if masks.ndim == 3 or mux.places is None else mux.places[:, column:]
         # A mask that is 0 now may still want its gradient.
-        self.used = mux.space.real if self.masks.requires_grad else (self.masks != 0).any(0)
+        self.used = mux.space.real if self.masks.requires_grad else (self.masks != 0).flatten(0, -3).any(0)
         self.donor = mux.donor.columns(column)
         self.differences: list[
             tuple[int, Tensor, bool]
@@ -214,17 +225,27 @@ class Pass:
     def _change(self, readers: Sequence[int]) -> Float[Tensor, "batch reader pos d_model"] | None:
         """Σ mask · difference for some readers of one layer."""
         total = None
-        circuits = len(self.masks)
         for first, difference, shared in self.differences:
             writers = slice(first, first + difference.shape[1])
             if not readers or not bool(self.used[writers, readers].any()):
                 continue
-            mask = self.masks[:, writers, readers].mT  # [circuit, reader, writer]
-            values = difference.flatten(2)
-            made = mask.flatten(0, 1) @ values if shared else mask @ values.unflatten(0, (-1, circuits))
+            mask = self.masks[..., writers, readers].mT  # [circuit, reader, writer], or [circuit, place, ...]
+            made = (self._everywhere if self.places is None else self._placed)(mask, difference, shared)
             made = made.reshape(-1, len(readers), *difference.shape[2:])
             total = made if total is None else total + made
         return total
+
+    def _everywhere(self, mask: Tensor, difference: Tensor, shared: bool) -> Tensor:  # noqa: FBT001
+        """Σ mask · difference with one mask for all positions."""
+        values = difference.flatten(2)
+        return mask.flatten(0, 1) @ values if shared else mask @ values.unflatten(0, (-1, len(mask)))
+
+    def _placed(self, mask: Tensor, difference: Tensor, shared: bool) -> Float[Tensor, "batch circuit reader pos d_model"]:  # noqa: FBT001
+        """5. Σ mask · difference with the mask of each position's place."""
+        assert self.places is not None
+        here = mask[:, self.places].movedim(0, 1)  # [row, circuit, pos, reader, writer]
+        values = difference.unsqueeze(1) if shared else difference.unflatten(0, (-1, len(mask)))
+        return (here @ values.transpose(2, 3)).transpose(2, 3)
 
     # -- writers -----------------------------------------------------------------------------------------------------
     def _write_heads(self, z: Tensor, *, layer: int) -> Tensor:

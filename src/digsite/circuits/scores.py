@@ -21,6 +21,7 @@ from torch import Tensor
 from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import bootstrap_interval
 from digsite.artifacts import Result
+from digsite.circuits.places import asked
 from digsite.graphs import Circuit, EdgeSpace
 from digsite.graphs.circuit import circuit, prune
 from digsite.graphs.edges import owners
@@ -67,9 +68,18 @@ class EdgeScores(Result):
         """All edges of the model."""
         return EdgeSpace(self.writers, self.readers, self.before)
 
+    @property
+    def at(self) -> str | list[str] | None:
+        """The places that were asked for, as `eap` takes them."""
+        return asked(self.places)
+
     def mean(self) -> Float[Tensor, "writer reader"]:
         """The score of every edge: summed over places, the mean over examples."""
         return self.scores.sum(1).mean(0)
+
+    def placed(self) -> Float[Tensor, "example *place writer reader"]:
+        """The scores of every example, without a place axis where there is one place."""
+        return self.scores if self.at else self.scores.squeeze(1)
 
     def nodes(self) -> Float[Tensor, "example writer"]:
         """What every writer is worth (node attribution): the sum over the readers of what it writes.
@@ -119,7 +129,7 @@ class EdgeScores(Result):
         )
 
     def circuit(self, size: int | float, *, select: str = "absolute") -> Circuit:
-        """The best edges as a circuit.
+        """The best edges as a circuit; where places were scored apart, the best edges at their places.
 
         Args:
             size: How many edges, or which share of all of them if between 0 and 1 (1.0 is all; 1 is one edge).
@@ -131,36 +141,40 @@ class EdgeScores(Result):
         Raises:
             BadInput: No such size or choice.
         """
-        space, mean = self.space, self.mean()
-        count = int(size * len(space)) if isinstance(size, float) else size
-        if not 0 <= count <= len(space):
-            raise BadInput(explain(f"A circuit has 0 to {len(space)} edges", found=f"size={size}"))
+        space, mean = self.space, self.placed().mean(0)
+        possible = len(space) * len(self.places)
+        count = int(size * possible) if isinstance(size, float) else size
+        if not 0 <= count <= possible:
+            raise BadInput(explain(f"A circuit has 0 to {possible} edges", found=f"size={size}"))
         return circuit(
             space,
-            prune(space, chosen(space, mean, count, select=select)),
+            prune(space, chosen(space, mean, count, select=select), placed=bool(self.at)),
             name=self.task,
             method=f"{self.method} ({select})",
             provenance=self.provenance,
             cost=self.cost,
             scores=mean,
+            places=self.places if self.at else (),
         )
 
 
 def chosen(
-    space: EdgeSpace, scores: Float[Tensor, "writer reader"], count: int, *, select: str = "absolute"
-) -> Bool[Tensor, "writer reader"]:
+    space: EdgeSpace, scores: Float[Tensor, "*place writer reader"], count: int, *, select: str = "absolute"
+) -> Bool[Tensor, "*place writer reader"]:
     """The best edges, dangling ones among them.
 
     Args:
         space: All edges.
-        scores: Of each.
+        scores: Of each, everywhere or at each place.
         count: How many.
         select: "absolute", "signed" or "greedy".
     """
     if select not in SELECT:
         raise BadInput(explain(f"select={select!r} is not a way to choose edges", possible=SELECT, near=select))
-    kept = torch.zeros_like(space.real)
+    kept = torch.zeros(scores.shape, dtype=torch.bool)
     if select == "greedy":
+        if kept.ndim > 2:
+            raise BadInput(explain("Circuits do not grow at places", do='use select="absolute" or "signed"'))
         _grow(space, scores.abs(), count, kept)
         return kept
     value = (scores.abs() if select == "absolute" else scores).masked_fill(~space.real, -torch.inf)

@@ -28,6 +28,7 @@ from digsite._core.errors import BadInput, explain
 from digsite._core.progress import track
 from digsite.circuits.evaluate import BATCH, Cutter
 from digsite.circuits.judging import share_kept
+from digsite.circuits.places import asked
 from digsite.graphs import Circuit, EdgeSpace
 from digsite.graphs.circuit import circuit, prune, same_space
 from digsite.models import Model, made_by
@@ -220,9 +221,10 @@ def minimise_circuit(
         BadInput: The circuit belongs to another model, or keeps less than the share already.
     """
     with measure() as cost:
-        cutter = Cutter(model, task, how=how, metric=metric, batch=batch)
+        cutter = Cutter(model, task, how=how, metric=metric, batch=batch, at=asked(found.places))
         same_space(cutter.space, [found])
-        empty, full = cutter(torch.stack([torch.zeros_like(found.kept), cutter.space.real]))
+        ends = torch.stack([torch.zeros_like(cutter.space.real), cutter.space.real])
+        empty, full = cutter(ends)
         places = found.kept.nonzero().tolist()
 
         def holds(subsets: list[list[list[int]]]) -> list[bool]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from digsite._core.cost import count_backward
@@ -117,7 +117,8 @@ def contract(
     inputs: Inputs,
     difference: Written,
     slopes: Slopes,
-    places: Bool[Tensor, "place batch pos"] | None = None,
+    places: Int[Tensor, "batch pos"] | None = None,
+    count: int = 1,
 ) -> Float[Tensor, "batch place writer reader"]:
     """The score of every edge of every row: what its writer wrote differently, times the gradient at its reader.
 
@@ -127,10 +128,10 @@ def contract(
         inputs: How readers read.
         difference: What the writers wrote in one run and not in the other.
         slopes: The gradients.
-        places: Which positions of each row belong to which place; None sums over all positions.
+        places: The number of the place to which each position belongs; None sums over all positions.
+        count: How many places there are.
     """
     n, width, d_model = slopes.last.shape
-    count = 1 if places is None else len(places)
     scores = slopes.last.new_zeros(n, count, len(space.writers), len(space.readers), dtype=torch.float32)
     step = max(1, BYTES // (4 * (len(space.writers) + 4 * inputs.model.n_heads) * width * d_model))
     for start in range(0, n, step):
@@ -141,7 +142,7 @@ def contract(
             before, end = space.before[reader], reader + gradient.shape[1]
             there, back = written[:, :before], gradient.float()
             for place in range(count):
-                here = back if places is None else back * places[place, rows, None, :, None]
+                here = back if places is None else back * (places[rows, None, :, None] == place)
                 scores[rows, place, :before, reader:end] = there.flatten(2) @ here.flatten(2).mT
             reader = end
     return scores

@@ -30,19 +30,21 @@ class Circuit(Result):
         writers: As in `EdgeSpace`; so are readers and before.
         readers: Inputs.
         before: How many writers each reader can read.
-        kept: Which edges are in the circuit.
+        places: Where on the prompts its edges are meant, spans or positions; none if they are meant everywhere.
+        kept: Which edges are in the circuit, with a place axis if there are places.
         scores: What each edge was scored, where it was; positive where the edge helps. NaN where it was not.
     """
 
-    SCHEMA: ClassVar[str] = "graphs.circuit/1"
+    SCHEMA: ClassVar[str] = "graphs.circuit/2"
 
     name: str
     method: str
     writers: tuple[str, ...]
     readers: tuple[str, ...]
     before: tuple[int, ...]
-    kept: Bool[Tensor, "writer reader"]
-    scores: Float[Tensor, "writer reader"]
+    places: tuple[str, ...] = ()
+    kept: Bool[Tensor, "*place writer reader"]
+    scores: Float[Tensor, "*place writer reader"]
 
     @cached_property
     def space(self) -> EdgeSpace:
@@ -50,7 +52,7 @@ class Circuit(Result):
         return EdgeSpace(self.writers, self.readers, self.before)
 
     def __len__(self) -> int:
-        """How many edges are in the circuit."""
+        """How many edges are in the circuit; one at two places counts twice."""
         return int(self.kept.sum())
 
     def __bool__(self) -> bool:
@@ -58,14 +60,24 @@ class Circuit(Result):
         return True
 
     @property
+    def anywhere(self) -> Bool[Tensor, "writer reader"]:
+        """Which edges are in the circuit at some place."""
+        return self.kept.any(0) if self.places else self.kept
+
+    @property
+    def possible(self) -> int:
+        """How many edges it might have had."""
+        return len(self.space) * max(1, len(self.places))
+
+    @property
     def edges(self) -> tuple[Edge, ...]:
         """Its edges, by reader in the order of the forward pass."""
-        return self.space.named(self.kept)
+        return self.space.named(self.anywhere)
 
     @property
     def nodes(self) -> tuple[str, ...]:
         """The heads and MLPs that it uses: those with an edge out of them."""
-        out = self.kept.any(1).tolist()
+        out = self.anywhere.any(1).tolist()
         return tuple(name for name, used in zip(self.writers, out, strict=True) if used and "layers" in name)
 
     @property
@@ -73,42 +85,61 @@ class Circuit(Result):
         """The answer in one sentence."""
         heads = sum("attn" in name for name in self.nodes)
         mlps = len(self.nodes) - heads
-        share = len(self) / len(self.space)
+        share = len(self) / self.possible
+        where = f" at {len(self.places)} places" if self.places else ""
         return (
-            f"{self.method} keeps {len(self)} of {len(self.space)} edges ({share:.1%}) for {self.name}: "
+            f"{self.method} keeps {len(self)} of {self.possible} edges{where} ({share:.1%}) for {self.name}: "
             f"{heads} {'head' if heads == 1 else 'heads'} and {mlps} {'MLP' if mlps == 1 else 'MLPs'}"
         )
 
     def to_frame(self) -> pl.DataFrame:
-        """One row an edge of the circuit, the largest score first."""
-        places = self.kept.T.nonzero()[:, [1, 0]]
+        """One row an edge of the circuit (and place), the largest score first."""
+        placed = self.kept if self.places else self.kept.unsqueeze(0)
+        where, reader, writer = placed.mT.nonzero(as_tuple=True)
         return pl.DataFrame(
             {
-                "writer": [self.writers[i] for i in places[:, 0].tolist()],
-                "reader": [self.readers[j] for j in places[:, 1].tolist()],
-                "score": self.scores[places[:, 0], places[:, 1]].tolist(),
+                "writer": [self.writers[i] for i in writer.tolist()],
+                "reader": [self.readers[j] for j in reader.tolist()],
+                "place": [(self.places or ("all",))[p] for p in where.tolist()],
+                "score": self.scores.reshape(placed.shape)[where, writer, reader].tolist(),
             },
-            schema={"writer": pl.String, "reader": pl.String, "score": pl.Float64},
+            schema={"writer": pl.String, "reader": pl.String, "place": pl.String, "score": pl.Float64},
         ).sort(pl.col("score").abs(), descending=True, nulls_last=True)
 
     def pruned(self) -> "Circuit":
         """The circuit without its dangling edges."""
-        return replace(self, kept=prune(self.space, self.kept))
+        return replace(self, kept=prune(self.space, self.kept, placed=bool(self.places)))
 
-    def with_edges(self, kept: Bool[Tensor, "writer reader"], *, method: str | None = None) -> "Circuit":
+    def with_edges(self, kept: Bool[Tensor, "*place writer reader"], *, method: str | None = None) -> "Circuit":
         """The same claim about other edges."""
         return replace(self, kept=kept & self.space.real, method=method or self.method)
 
 
-def prune(space: EdgeSpace, kept: Bool[Tensor, "*lead writer reader"]) -> Bool[Tensor, "*lead writer reader"]:
-    """Edges over which a way leads from an embedding to the logits; for any number of circuits at once."""
-    inputs = space.inputs.float()
+def prune(
+    space: EdgeSpace, kept: Bool[Tensor, "*lead writer reader"], *, placed: bool = False
+) -> Bool[Tensor, "*lead writer reader"]:
+    """Edges over which a way leads from an embedding to the logits; for any number of circuits at once.
+
+    Args:
+        space: All edges.
+        kept: Of each circuit.
+        placed: Whether the last leading axis is places. A query or an MLP hands on what it reads at its own place, a
+            key or value at any.
+    """
+    moves = torch.tensor([".k_in[" in name or ".v_in[" in name for name in space.readers])
+    here, across = ((space.inputs & which).float() for which in (~moves, moves))
+
+    def anywhere(flags: Tensor) -> Tensor:
+        return flags.any(-2, keepdim=True) if placed else flags
+
     source = torch.tensor([not name.startswith("layers.") for name in space.writers])
     sink = torch.tensor([name == LOGITS for name in space.readers])
     kept = kept & space.real
     while True:
-        fed = source | ((kept.any(-2).float() @ inputs.T) > 0)  # writers that something of the circuit flows into
-        used = sink | ((kept.any(-1).float() @ inputs) > 0)  # readers whose component the circuit goes on from
+        read, wrote = kept.any(-2), kept.any(-1)
+        # Writers that something of the circuit flows into, and readers whose component the circuit goes on from.
+        fed = source | (read.float() @ here.T > 0) | (anywhere(read).float() @ across.T > 0)
+        used = sink | (wrote.float() @ here > 0) | (anywhere(wrote).float() @ across > 0)
         left = kept & fed[..., :, None] & used[..., None, :]
         if torch.equal(left, kept):
             return kept
@@ -117,13 +148,14 @@ def prune(space: EdgeSpace, kept: Bool[Tensor, "*lead writer reader"]) -> Bool[T
 
 def circuit(
     space: EdgeSpace,
-    edges: Iterable[Edge] | Bool[Tensor, "writer reader"],
+    edges: Iterable[Edge] | Bool[Tensor, "*place writer reader"],
     *,
     name: str,
     method: str,
     provenance: Provenance,
     cost: Cost | None = None,
-    scores: Float[Tensor, "writer reader"] | None = None,
+    scores: Float[Tensor, "*place writer reader"] | None = None,
+    places: Sequence[str] = (),
 ) -> Circuit:
     """A circuit from its edges.
 
@@ -135,15 +167,17 @@ def circuit(
         provenance: Where it comes from.
         cost: What finding it cost.
         scores: What each edge was scored.
+        places: Where its edges are meant, if they have a place axis.
     """
     kept = edges if isinstance(edges, Tensor) else space.flags(edges)
-    none = torch.full((len(space.writers), len(space.readers)), torch.nan)
+    none = torch.full(kept.shape, torch.nan)
     return Circuit(
         name=name,
         method=method,
         writers=space.writers,
         readers=space.readers,
         before=space.before,
+        places=tuple(places),
         kept=kept & space.real,
         scores=none if scores is None else scores,
         provenance=provenance,

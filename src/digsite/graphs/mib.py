@@ -87,6 +87,7 @@ def write_mib(circuit: Circuit, path: str | Path, *, d_model: int = 0) -> Path:
     Args:
         circuit: The circuit; see the head of this file for what differs. An edge that nothing scored is written with
             the score 1 where the circuit keeps it and 0 where not, so that a reader who goes by scores finds the same.
+            The files know no places: an edge that is kept at some place is kept, with the sum of its scores.
         path: A .json or .pt file.
         d_model: The width of the model's stream, which the file states and a circuit does not know. Only readers of
             single neurons use it.
@@ -100,10 +101,12 @@ def write_mib(circuit: Circuit, path: str | Path, *, d_model: int = 0) -> Path:
     path = Path(path)
     _known_ending(path)
     names = _Names(circuit.space)
-    scores = torch.where(circuit.scores.isnan(), circuit.kept.float(), circuit.scores)
-    scores, kept = names.spread(scores / names.sharing), names.spread(circuit.kept)
+    kept = circuit.anywhere
+    scores = circuit.scores.sum(0) if circuit.places else circuit.scores
+    scores = torch.where(scores.isnan(), kept.float(), scores)
+    left_out = int(kept.sum() - kept[names.rows].sum())
+    scores, kept = names.spread(scores / names.sharing), names.spread(kept)
     nodes = _nodes_kept(circuit)[names.rows]
-    left_out = int(circuit.kept.sum() - circuit.kept[names.rows].sum())
     content: dict[str, Any] = {"cfg": {**names.config, "d_model": d_model}}
     ours = {"digsite": {"name": circuit.name, "method": circuit.method, "left_out": left_out}}
     if path.suffix.lower() == ".pt":
@@ -201,8 +204,8 @@ def _source(writer: str) -> str:
 def _nodes_kept(circuit: Circuit) -> Bool[Tensor, " writer"]:
     """Which writers the circuit flows through: an edge goes in, unless it is an embedding, and an edge goes out."""
     embeds = torch.tensor(["layers" not in name for name in circuit.writers])
-    entered = (circuit.space.inputs & circuit.kept.any(0)).any(1)
-    return circuit.kept.any(1) & (embeds | entered)
+    entered = (circuit.space.inputs & circuit.anywhere.any(0)).any(1)
+    return circuit.anywhere.any(1) & (embeds | entered)
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
