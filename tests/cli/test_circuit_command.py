@@ -35,8 +35,8 @@ def test_find_saves_what_evaluate_reads_and_says_beforehand_what_it_needs(found)
     told = document("circuit", "evaluate", str(folder), *ASK, "--random-circuits", "2", "--json")
     assert set(told) <= keys_of("evaluate") and told["size"] == made["size"]
     share = (told["kept"]["mean"] - told["empty"]["mean"]) / (told["full"]["mean"] - told["empty"]["mean"])
-    assert told["share"]["mean"] == pytest.approx(share)
-    assert told["random"]["circuits"] == 2
+    assert told["ways"][0]["kept"] == pytest.approx(share)
+    assert len(told["ways"]) == 1 and told["ways"][0]["random"] <= told["ways"][0]["random_best"]
 
 
 def test_export_writes_a_file_that_evaluate_reads_as_the_same_circuit(found, tmp_path):
@@ -53,6 +53,16 @@ def test_a_circuit_overlaps_with_itself(found):
     assert told["pairs"][0]["edges"] == 1.0 > told["pairs"][0]["edges_by_chance"]
     assert len(told["core"]) == made["size"]
     assert fits(run("circuit", "compare", str(folder), str(folder)).out.replace(str(folder), "found"))
+
+
+def test_a_circuit_keeps_its_places_and_is_judged_every_way(tmp_path):
+    folder = str(tmp_path / "placed")
+    made = document("circuit", "find", *ASK, "--method", "eap", "--at", "S2", "--out", folder, "--json")
+    assert {row["place"] for row in made["kept"]} <= {"S2", "elsewhere"}
+    words = ["--random-circuits", "1", "--side-by-side", "--minimality", "--json"]
+    told = document("circuit", "evaluate", folder, *ASK, *words)
+    assert set(told) <= keys_of("evaluate") and told["edges"] == made["edges"] == 2 * 1519
+    assert len(told["ways"]) == 5 and len(told["without"]) == made["size"]
 
 
 @pytest.mark.parametrize(

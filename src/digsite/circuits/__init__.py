@@ -9,6 +9,8 @@ from digsite.circuits.evaluate import evaluate_circuit as evaluate_circuit
 from digsite.circuits.evaluate import exhaustive as exhaustive
 from digsite.circuits.flow import FlowScores as FlowScores
 from digsite.circuits.flow import information_flow as information_flow
+from digsite.circuits.judgement import CircuitJudgement as CircuitJudgement
+from digsite.circuits.judgement import judge_circuit as judge_circuit
 from digsite.circuits.judging import Faithfulness as Faithfulness
 from digsite.circuits.judging import faithfulness as faithfulness
 from digsite.circuits.masks import TrainedMask as TrainedMask

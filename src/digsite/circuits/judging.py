@@ -6,14 +6,16 @@
    Mechanistic Interpretability Benchmark has them, over a linear axis on which circuits under 1 % weigh 1.4 %; and CMD
    over a logarithmic axis, on which they weigh as much as the others.
 3. Completeness: the same with the circuit cut and the rest kept. A complete circuit leaves nothing.
-4. Null: circuits of the same size from random scores, cut down to what does not dangle in the same way.
+4. Nulls: circuits of the same size from random scores, cut down to what does not dangle in the same way; and, if
+   asked for, the same method on the same model with its weights shuffled.
 5. Stability: Jaccard overlap of the circuit with those of resampled examples; under 0.8 it is a claim about these
    examples more than about the model (Méloux et al. 2025, arXiv:2510.00845).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -29,7 +31,7 @@ from digsite.circuits.evaluate import BATCH, Cutter
 from digsite.circuits.scores import EdgeScores, chosen
 from digsite.graphs import EdgeSpace
 from digsite.graphs.circuit import prune
-from digsite.models import Model, made_by
+from digsite.models import Model, made_by, untrained
 from digsite.tasks import Task
 
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -57,9 +59,10 @@ class Faithfulness(Result):
         rest: With everything but the circuit.
         random: The mean metric with random circuits of the same share.
         overlap: Mean Jaccard overlap with the circuits of resampled examples; NaN where examples cannot be resampled.
+        untrained: f of the circuits that the method finds in the model with its weights shuffled; NaN if not asked for.
     """
 
-    SCHEMA: ClassVar[str] = "circuits.faithfulness/1"
+    SCHEMA: ClassVar[str] = "circuits.faithfulness/2"
 
     method: str
     task: str
@@ -77,6 +80,7 @@ class Faithfulness(Result):
     rest: Float[Tensor, "size example"]
     random: Float[Tensor, "size draw"]
     overlap: Float[Tensor, " size"]
+    untrained: Float[Tensor, " size"]
 
     def _share(self, metric: Tensor) -> Tensor:
         return share_kept(metric, self.empty, self.full)
@@ -123,6 +127,7 @@ class Faithfulness(Result):
                 "random": chance.mean(1).tolist(),
                 "random_best": chance.amax(1).tolist(),
                 "overlap": self.overlap.tolist(),
+                "untrained": self.untrained.tolist(),
                 "n": n,
             }
         )
@@ -156,6 +161,7 @@ def faithfulness(
     metric: str | None = None,
     random_circuits: int = 5,
     resamples: int = 100,
+    rescore: Callable[[Model, Task], EdgeScores] | None = None,
     batch: int = BATCH,
     seed: int = 0,
 ) -> Faithfulness:
@@ -172,6 +178,8 @@ def faithfulness(
         metric: The task's own if None.
         random_circuits: Random circuits of each size.
         resamples: Resamples of the examples for the overlap; 0 for none.
+        rescore: The method that made the scores, such as `eap`, for the control on a model with shuffled weights. It
+            is scored and judged on the same examples there, which favours the control.
         batch: Examples in one pass.
         seed: Of everything random.
 
@@ -186,7 +194,10 @@ def faithfulness(
     if not shares or list(shares) != sorted(set(shares)) or shares[0] <= 0 or shares[-1] > 1:
         raise BadInput(explain("Shares of edges ascend and lie within (0, 1]", found=f"{list(shares)}"))
     with measure() as cost:
-        cutter = Cutter(model, task, how=how, semantics=semantics, metric=metric, batch=batch, seed=seed, at=scores.at)
+        cut = partial(
+            Cutter, task=task, how=how, semantics=semantics, metric=metric, batch=batch, seed=seed, at=scores.at
+        )
+        cutter = cut(model)
         space = cutter.space
         if space != scores.space:
             raise ShapeMismatch(
@@ -213,6 +224,11 @@ def faithfulness(
                     found=f"mean {metric or task.metric_name} {float(full.mean()):.3g} with all edges and with none",
                 )
             )
+        shuffled = torch.full((len(shares),), torch.nan)
+        if rescore is not None:
+            other = untrained(model, seed=seed)
+            theirs = cut(other)(torch.cat([ends, _best(space, rescore(other, task).placed().mean(0), counts, select)]))
+            shuffled = share_kept(theirs[2:].mean(1), theirs[0], theirs[1])
     k = len(shares)
     return Faithfulness(
         method=scores.method,
@@ -231,6 +247,7 @@ def faithfulness(
         rest=found[2 + k : 2 + 2 * k],
         random=found[2 + 2 * k :].mean(1).reshape(random_circuits, k).T.contiguous(),
         overlap=_overlap(scores, circuits, counts, select, resamples, seed),
+        untrained=shuffled,
         provenance=made_by(
             f"digsite.faithfulness(model, task, scores, select={select!r}, how={how!r}, semantics={semantics!r}) "
             f"with scores = {scores.provenance.made_by}",

@@ -240,8 +240,8 @@ class Pass:
         values = difference.flatten(2)
         return mask.flatten(0, 1) @ values if shared else mask @ values.unflatten(0, (-1, len(mask)))
 
-    def _placed(self, mask: Tensor, difference: Tensor, shared: bool) -> Float[Tensor, "batch circuit reader pos d_model"]:  # noqa: FBT001
-        """5. Σ mask · difference with the mask of each position's place."""
+    def _placed(self, mask: Tensor, difference: Tensor, shared: bool) -> Tensor:  # noqa: FBT001
+        """5. Σ mask · difference with the mask of each position's place: [row, circuit, reader, pos, d_model]."""
         assert self.places is not None
         here = mask[:, self.places].movedim(0, 1)  # [row, circuit, pos, reader, writer]
         values = difference.unsqueeze(1) if shared else difference.unflatten(0, (-1, len(mask)))

@@ -173,9 +173,8 @@ def chosen(
         raise BadInput(explain(f"select={select!r} is not a way to choose edges", possible=SELECT, near=select))
     kept = torch.zeros(scores.shape, dtype=torch.bool)
     if select == "greedy":
-        if kept.ndim > 2:
-            raise BadInput(explain("Circuits do not grow at places", do='use select="absolute" or "signed"'))
-        _grow(space, scores.abs(), count, kept)
+        shape = (-1, *space.real.shape)
+        _grow(space, scores.abs().reshape(shape), count, kept.view(shape))
         return kept
     value = (scores.abs() if select == "absolute" else scores).masked_fill(~space.real, -torch.inf)
     best = value.flatten().topk(count).indices
@@ -184,24 +183,27 @@ def chosen(
 
 
 def _grow(space: EdgeSpace, scores: Tensor, count: int, kept: Tensor) -> None:
-    """From the logits on, again and again the best edge into anything that is already in."""
+    """From the logits on, again and again the best edge into anything that is already in; [place, writer, reader]."""
     inputs = {name: [] for name in space.writers}
     for reader, name in enumerate(space.readers):
         for owner in owners(name, space.groups):
             inputs[owner].append(reader)
-    heap: list[tuple[float, int, int]] = []
-    seen: set[int] = set()
+    heap: list[tuple[float, int, int, int]] = []
+    seen: set[tuple[int, int]] = set()
+    everywhere, moves = range(len(scores)), space.moves.tolist()
 
-    def enter(reader: int) -> None:
-        if reader not in seen:
-            seen.add(reader)
-            for writer in range(space.before[reader]):
-                heapq.heappush(heap, (-float(scores[writer, reader]), reader, writer))
+    def enter(place: int, reader: int) -> None:
+        if (place, reader) not in seen:
+            seen.add((place, reader))
+            for writer, score in enumerate(scores[place, : space.before[reader], reader].tolist()):
+                heapq.heappush(heap, (-score, place, reader, writer))
 
-    enter(len(space.readers) - 1)
+    for place in everywhere:
+        enter(place, len(space.readers) - 1)
     while heap and count:
-        _, reader, writer = heapq.heappop(heap)
-        kept[writer, reader] = True
+        _, place, reader, writer = heapq.heappop(heap)
+        kept[place, writer, reader] = True
         count -= 1
         for one in inputs[space.writers[writer]]:
-            enter(one)
+            for there in everywhere if moves[one] else (place,):
+                enter(there, one)

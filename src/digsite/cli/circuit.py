@@ -25,6 +25,7 @@ from digsite.cli.outputs import (
 
 if TYPE_CHECKING:
     from digsite import Model, Task
+    from digsite.circuits import CircuitJudgement
     from digsite.graphs import Circuit
 
 app = App(name="circuit", help="Which edges of a model do the work: find, evaluate, compare, minimise, export.")
@@ -145,9 +146,11 @@ def evaluate(
     task: TaskName,
     how: How = "corrupt",
     semantics: Literal["tree", "edge"] = "tree",
+    side_by_side: Annotated[bool, Parameter(negative=())] = False,
+    minimality: Annotated[bool, Parameter(negative=())] = False,
     random_circuits: Count = 10,
     examples: Examples = AS_USUAL,
-    json: Json = False,
+    saving: Saving = NOWHERE,
     loading: Loading = AS_STORED,
 ) -> None:
     """How much of the behaviour does a circuit keep by itself, beside random circuits of its size?
@@ -155,55 +158,43 @@ def evaluate(
     Args:
         semantics: tree runs the clean prompt and cuts what is not in the circuit; edge runs the corrupt prompt and puts
             the clean value on each edge of the circuit.
+        side_by_side: Cut in every other way too.
+        minimality: Leave out each edge by itself and say what it was worth.
         random_circuits: How many random circuits it is compared with.
     """
-    import torch
+    from digsite.circuits.judgement import WAYS, judge_circuit
 
-    from digsite._core.cost import measure
-    from digsite.circuits import evaluate_circuit
-    from digsite.graphs import edge_space
-    from digsite.graphs.circuit import same_space
-    from digsite.models import made_by
-
+    saving.check()
     ask = examples.of(task)
     loaded = loading.load(model)
     asked = ask(loaded)
     found = _read(circuit, loaded)
-    space = edge_space(loaded)
-    same_space(space, [found])
-    generator = torch.Generator().manual_seed(examples.seed)
-    real = space.real.nonzero()
-    masks = [torch.zeros_like(space.real), space.real, found.kept]
-    for _ in range(random_circuits):
-        mask = torch.zeros_like(space.real)
-        chosen = real[torch.randperm(len(real), generator=generator)[: len(found)]]
-        mask[chosen[:, 0], chosen[:, 1]] = True
-        masks.append(mask)
-    say_needs(loaded, asked, (len(masks) + 3) * len(asked.clean))
-    with measure() as cost:
-        values = evaluate_circuit(
-            loaded, asked, torch.stack(masks), how=how, semantics=semantics, seed=examples.seed
-        ).double()
-    told = _shares(values, how)
-    share, chance = told["share"], told["random"]
-    verdict = (
-        f"{found.name}: {len(found)} of {len(space)} edges keep {share['mean']:.0%} of the "
-        f"{asked.metric_name.replace('_', ' ')} (95 % {share['low']:.0%} to {share['high']:.0%}); random circuits of "
-        f"that size keep {chance['mean']:.0%}, at most {chance['max']:.0%} "
-        f"({how}, {semantics} semantics, n = {len(asked)})"
+    first = (how, semantics)
+    ways = [first, *(way for way in WAYS if way != first)] if side_by_side else [first]
+    masks = len(ways) * (random_circuits + 7) + (len(found) if minimality else 0)
+    say_needs(loaded, asked, masks * len(asked.clean))
+    judged = judge_circuit(
+        loaded,
+        asked,
+        found,
+        ways=ways,
+        minimality=minimality,
+        random_circuits=random_circuits,
+        seed=examples.seed,
     )
-    if json:
-        about = {"verdict": verdict, "model": loaded.name, "task": asked.summary(), "how": how, "semantics": semantics}
-        made = made_by("digsite circuit evaluate", loaded, asked.fingerprint, seed=examples.seed)
-        size = {"size": len(found), "edges": len(space)}
-        print_json(about | size | told | {"cost": vars(cost), "provenance": made.to_dict()})
+    if saving.json:
+        size = {"model": loaded.name, "task": asked.summary(), "size": judged.size, "edges": judged.edges}
+        told = {"verdict": judged.verdict} | size | _metrics(judged)
+        print_json(told | {"ways": judged.to_frame().to_dicts()} | origin(judged) | saving.save(judged))
         return
-    table = columns("edges kept", f"{asked.metric_name} [95 %]")
-    for name, key in (("all", "full"), ("none", "empty"), ("the circuit", "kept")):
-        table.add_row(name, estimate(told[key]["mean"], told[key]["low"], told[key]["high"]))
+    table = columns("cut edges carry", "circuit keeps [95 %]", "the rest", "random circuits")
+    for row in judged.to_frame().iter_rows(named=True):
+        kept = estimate(row["kept"], row["low"], row["high"])
+        table.add_row(row["cut edges carry"], kept, f"{row['rest']:.2f}", f"{row['random']:.2f}")
     out = answers()
-    for part in (verdict, "", table):
+    for part in (judged.verdict, "", table, "", spent(judged)):
         out.print(part)
+    print_saved(saving.save(judged))
 
 
 @app.command
@@ -327,34 +318,23 @@ def _read(path: Path, model: "Model") -> "Circuit":
     return read_mib(path, model) if path.suffix in (".json", ".pt") else Circuit.load(path)
 
 
-def _shares(values: Any, how: str) -> dict[str, Any]:
-    """The metric with no edge, with all, and with the circuit; the share kept, with its interval; random circuits."""
+def _metrics(judged: "CircuitJudgement") -> dict[str, Any]:
+    """The metric with all edges, with none and with the circuit, under the first way; and the worth of each edge."""
     from digsite._core.numerics import bootstrap_interval
-    from digsite.circuits.judging import share_interval, share_kept
 
-    low, high = bootstrap_interval(values[:3].T)
-    told: dict[str, Any] = {
-        name: {"mean": float(values[i].mean()), "low": float(low[i]), "high": float(high[i]), "n": values.shape[1]}
-        for i, name in enumerate(("empty", "full", "kept"))
-    }
-    means = values.mean(1)
-    if float((means[1] - means[0]).abs()) < 1e-9:
-        asked = "Cutting every edge does not change the metric, so no share of it can be kept"
-        raise BadInput(
-            explain(asked, found=f"{float(means[0]):.4g} with all edges and with none", do=f"not how={how!r}")
-        )
-    shares = share_kept(means[2:], values[0], values[1])
-    ends = share_interval(values[2], values[0], values[1])
-    told["share"] = {"mean": float(shares[0]), "low": float(ends[0]), "high": float(ends[1])}
-    told["random"] = {"circuits": len(shares) - 1, "mean": float(shares[1:].mean()), "max": float(shares[1:].max())}
-    return told
+    told: dict[str, Any] = {}
+    for name in ("full", "empty", "kept"):
+        values = getattr(judged, name)[0]
+        low, high = bootstrap_interval(values)
+        told[name] = {"mean": float(values.mean()), "low": float(low), "high": float(high), "n": len(values)}
+    return told | ({"without": judged.without.tolist()} if len(judged.without) else {})
 
 
 def _show_circuit(found: "Circuit", saving: Saving, about: dict[str, Any]) -> None:
     """Prints a circuit and saves it."""
     rows = found.to_frame().to_dicts()
     if saving.json:
-        size = {"method": found.method, "size": len(found), "edges": len(found.space), "nodes": list(found.nodes)}
+        size = {"method": found.method, "size": len(found), "edges": found.possible, "nodes": list(found.nodes)}
         print_json({"verdict": found.verdict} | about | size | {"kept": rows} | origin(found) | saving.save(found))
         return
     table = columns("writer", "reader", "score", left=2)

@@ -126,8 +126,7 @@ def prune(
         placed: Whether the last leading axis is places. A query or an MLP hands on what it reads at its own place, a
             key or value at any.
     """
-    moves = torch.tensor([".k_in[" in name or ".v_in[" in name for name in space.readers])
-    here, across = ((space.inputs & which).float() for which in (~moves, moves))
+    here, across = ((space.inputs & which).float() for which in (~space.moves, space.moves))
 
     def anywhere(flags: Tensor) -> Tensor:
         return flags.any(-2, keepdim=True) if placed else flags

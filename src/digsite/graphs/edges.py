@@ -92,6 +92,11 @@ class EdgeSpace:
         return tuple((self.writers[writer], self.readers[reader]) for reader, writer in chosen)
 
     @cached_property
+    def moves(self) -> Bool[Tensor, " reader"]:
+        """Which readers are keys and values: what they read at one position is handed on at others."""
+        return torch.tensor([".k_in[" in name or ".v_in[" in name for name in self.readers])
+
+    @cached_property
     def groups(self) -> int:
         """How many query heads share one key and value."""
         heads = {name: sum(f".{name}_in[" in reader for reader in self.readers) for name in "qk"}

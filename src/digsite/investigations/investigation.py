@@ -168,7 +168,7 @@ def _edges(model: Model, choosing: Task, judging: Task, seed: int) -> tuple[Circ
     try:
         scores = eap_ig(model, choosing)
         tried = faithfulness(model, choosing, scores, random_circuits=0, resamples=0, seed=seed)
-        judged = faithfulness(model, judging, scores, seed=seed)
+        judged = faithfulness(model, judging, scores, rescore=eap_ig, seed=seed)
     except (Unsupported, BadInput) as refusal:
         return None, None, str(refusal).splitlines()[0]
     enough = (tried.curve >= ENOUGH).nonzero().flatten().tolist()

@@ -21,5 +21,6 @@ from digsite.models.run import Run as Run
 from digsite.models.tokens import Tokens as Tokens
 from digsite.models.tokens import Turn as Turn
 from digsite.models.unloaded import plan_memory as plan_memory
+from digsite.models.untrained import untrained as untrained
 from digsite.models.weights import Weights as Weights
 from digsite.models.weights import folded as folded

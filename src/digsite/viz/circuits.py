@@ -32,10 +32,11 @@ def circuit_figure(result: Circuit) -> Figure:
     left_out = len(frame) - len(rows)
     layers, heads = _shape(result.space)
     return wiring(
-        [_wire(result.space, row, "all") for row in rows],
+        [_wire(result.space, row, row["place"]) for row in rows],
         title=f"{result.name}: the circuit that {result.method} keeps",
         layers=layers,
         heads=heads,
+        places=result.places or ("all",),
         note=f"the strongest {MOST} of {len(frame):,} edges; {left_out:,} are left out" if left_out else "",
         caption=f"{result.verdict}. {READ}",
         code=result.provenance.made_by,
@@ -87,8 +88,11 @@ def faithfulness_figure(result: Faithfulness) -> Figure:
         low=np.array(frame["low"]),
         high=np.array(frame["high"]),
     )
+    controls = [Line("random circuits", np.array(frame["random"]), is_control=True)]
+    if frame["untrained"].is_not_nan().any():
+        controls.append(Line("found in shuffled weights", np.array(frame["untrained"]), is_control=True))
     return lines(
-        [kept, Line("random circuits", np.array(frame["random"]), is_control=True)],
+        [kept, *controls],
         title="Share of the behaviour that a circuit keeps, by the share of edges it was given",
         along=Axis("share of edges", tuple(f"{share:.1%}" for share in result.shares)),
         unit="share",
