@@ -163,7 +163,7 @@ def placed(
     for told, (row, column), name in zip(frame.iter_rows(), cells, names, strict=True):
         i, j = up.index(row), across.index(column)
         called[i][j], grids[:, i, j] = name, told
-    return Placed(*grids, called)
+    return Placed(grids[0], grids[1], grids[2], called)
 
 
 def _axis_of_layers(sites: list[Site]) -> Axis:
