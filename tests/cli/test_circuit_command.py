@@ -39,6 +39,20 @@ def test_find_saves_what_evaluate_reads_and_says_beforehand_what_it_needs(found)
     assert len(told["ways"]) == 1 and told["ways"][0]["random"] <= told["ways"][0]["random_best"]
 
 
+def test_edges_without_a_score_are_not_called_the_strongest(found, monkeypatch):
+    from dataclasses import replace
+
+    from digsite.cli.circuit import FINDERS
+    from digsite.graphs import Circuit
+
+    scored = Circuit.load(found[0])
+    bare = replace(scored, scores=scored.scores * float("nan"))
+    for circuit, called in ((scored, "the strongest 20 of"), (bare, "the first 20 of")):
+        finder = FINDERS["acdc"]._replace(find=lambda model, task, options, circuit=circuit: circuit)
+        monkeypatch.setitem(FINDERS, "acdc", finder)
+        assert called in run("circuit", "find", *ASK, "--method", "acdc").out
+
+
 def test_export_writes_a_file_that_evaluate_reads_as_the_same_circuit(found, tmp_path):
     folder, made = found
     assert run("circuit", "export", str(folder), "--to", str(tmp_path / "a.json")).code == 0

@@ -7,7 +7,8 @@ import pytest
 
 from digsite._core.errors import BadInput, NotFinite, Unsupported
 from digsite.artifacts import load_result
-from digsite.scoreboard import METHODS, Board, Method, judge, scoreboard
+from digsite.circuits import nap
+from digsite.scoreboard import METHODS, Board, Method, judge, methods, scoreboard
 from digsite.scoreboard.board import HARD
 from digsite.scoreboard.judge import truth
 from digsite.toys.compiled import compile_program
@@ -89,3 +90,37 @@ def test_names_of_nothing():
         scoreboard(["indction"])
     with pytest.raises(BadInput, match="no method 'randm'"):
         scoreboard(["either"], ["randm"])
+
+
+def test_gates_open_as_many_edges_as_wanted_and_each_is_between_closed_and_open(toy, task, monkeypatch):
+    monkeypatch.setattr(methods, "STEPS", 5)
+    gates = METHODS["mask training (edges)"].score(toy, task, 0)
+    assert gates.keys() == truth(toy, "edge").keys() and all(0 < gate < 1 for gate in gates.values())
+    assert sum(gates.values()) == pytest.approx(round(0.2 * len(gates)), abs=1e-2)
+    nodes = METHODS["mask training (nodes)"].score(toy, task, 0)
+    assert sum(nodes.values()) == pytest.approx(round(0.2 * len(nodes)), abs=1e-2)
+
+
+def test_a_head_scores_what_the_strongest_of_its_parts_does(toy, task):
+    found = nap(toy.model, task)
+    sizes = dict(zip(found.nodes, found.scores.mean(0).abs().tolist(), strict=True))
+    scores = METHODS["NAP"].score(toy, task, 0)
+    for name, score in scores.items():
+        whole = name.replace("attn.z", "attn.result")
+        parts = [whole] + [whole.replace("result", part) for part in "qkv" if "attn" in whole]
+        assert score == max(sizes[part] for part in parts)
+    assert max(scores.values()) > 0
+
+
+def test_what_gradients_miss_in_an_or_paths_and_masks_find():
+    names = ["NAP", "AtP*", "path patching (direct)", "path patching (MLPs)", "mask training (nodes)"]
+    rows = {row["method"]: row for row in scoreboard(["either"], names).to_frame().to_dicts()}
+    assert all(rows[name]["missed"] == pytest.approx(2 / 3) for name in names[:3])
+    assert rows["path patching (MLPs)"]["missed"] == 0
+    assert all(rows[name]["auroc"] == 1 for name in names[3:])
+
+
+def test_a_trained_network_hides_nothing_from_nodes_and_paths():
+    names = ["NAP", "AtP + QK fix", "AtP + GradDrop", "AtP*", "path patching (direct)", "path patching (MLPs)"]
+    board = scoreboard(["aligned-either"], names)
+    assert set(board.auroc.tolist()) == {1.0}

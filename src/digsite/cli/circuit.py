@@ -341,7 +341,8 @@ def _show_circuit(found: "Circuit", saving: Saving, about: dict[str, Any]) -> No
     for row in rows[:_SHOWN]:
         table.add_row(row["writer"], row["reader"], "–" if row["score"] != row["score"] else f"{row['score']:z.3f}")
     if len(rows) > _SHOWN:
-        table.caption = f"the strongest {_SHOWN} of {len(rows)}; --json and --out give all"
+        which = "the strongest" if any(row["score"] == row["score"] for row in rows) else "the first"
+        table.caption = f"{which} {_SHOWN} of {len(rows)}; --json and --out give all"
     out = answers()
     for part in (found.verdict, "", table, "", spent(found)):
         out.print(part)

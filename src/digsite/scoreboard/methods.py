@@ -5,14 +5,29 @@ A method is a function of a model whose circuit is known, its task and a seed th
 method that it belongs to the circuit. It looks at the model and its task, never at the declared circuit.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from digsite.circuits import Cutter, EdgeScores, acdc, eap, eap_ig, relp
+from digsite.circuits import (
+    Cutter,
+    EdgeScores,
+    NodeScores,
+    acdc,
+    atp_star,
+    eap,
+    eap_ig,
+    information_flow,
+    mask_training,
+    nap,
+    path_patching,
+    relp,
+)
+from digsite.circuits.masks import levelled
 from digsite.graphs import EdgeSpace
 from digsite.models import Model
 from digsite.patching import activation_patching, components, direct_attribution, evaluate_sets
@@ -22,6 +37,9 @@ from digsite.toys.known import Known
 Scores = Mapping[Any, float]
 THRESHOLDS = (1e-5, 1e-3, 1e-1)
 """Of ACDC, in nats: each gives a circuit, and an edge is the surer the more of them have it."""
+OPEN, STEPS = 0.2, 50
+"""Of trained masks: the share of gates that is to be open, and the steps of training. In so few steps no gate is shut
+to a hundredth of the most open one, so nothing counts as missed."""
 
 
 class Method(NamedTuple):
@@ -129,6 +147,65 @@ def acdc_corrupt(toy: Known, task: Task, seed: int) -> Scores:
     return _acdc(toy, task, "corrupt")
 
 
+def mask_edges(toy: Known, task: Task, seed: int) -> Scores:
+    """Trained masks over edges: how far an edge's gate is open in the end."""
+    found = mask_training(toy.model, task, OPEN, over="edges", steps=STEPS, random_circuits=1, seed=seed)
+    space = found.circuit.space
+    learnt = found.circuit.scores.masked_fill(~space.real, 0.0)
+    gates = torch.zeros_like(learnt).masked_scatter(space.real, _opened(learnt[space.real], found.wanted))
+    return _of(toy, space, gates)
+
+
+def mask_nodes(toy: Known, task: Task, seed: int) -> Scores:
+    """Trained masks over heads and MLPs: how far a node's gate is open in the end."""
+    found = mask_training(toy.model, task, OPEN, over="nodes", steps=STEPS, random_circuits=1, seed=seed)
+    writers = [name for name in found.circuit.writers if name.startswith("layers.")]
+    learnt = torch.stack([found.circuit.scores[found.circuit.writers.index(name), -1] for name in writers])
+    return _of_components(writers, _opened(learnt, found.wanted))
+
+
+def _opened(learnt: Tensor, wanted: Tensor) -> Tensor:
+    """How far gates are open when as many as wanted are expected to be."""
+    return torch.sigmoid(levelled(learnt, float(wanted[-1])))
+
+
+def _of_components(writers: Sequence[str], scores: Tensor) -> Scores:
+    """Scores of writers, heads named as components name them."""
+    names = [name.replace("attn.result", "attn.z") for name in writers]
+    return dict(zip(names, scores.tolist(), strict=True))
+
+
+def _paths(through: str) -> Callable[[Known, Task, int], Scores]:
+    """What a component tells the logits."""
+
+    def score(toy: Known, task: Task, seed: int) -> Scores:
+        senders = ["layers.*.attn.result[*]", "layers.*.mlp.out"]
+        found = path_patching(toy.model, task, senders, through=through, seed=seed)
+        return _of_components(found.senders, found.share(found.patched).mean(1))
+
+    return score
+
+
+def _nodes(method: Callable[[Model, Task], NodeScores]) -> Callable[[Known, Task, int], Scores]:
+    """A head scores what the strongest of its query, key, value and output does."""
+
+    def score(toy: Known, task: Task, seed: int) -> Scores:
+        found, model = method(toy.model, task), toy.model
+        sizes = dict(zip(found.nodes, found.scores.mean(0).abs().tolist(), strict=True))
+        scores = {}
+        for name in components(model):
+            layer, head = _parts(name)
+            if head is None:
+                scores[name] = sizes[name]
+            else:
+                shared = head * model.n_kv_heads // model.n_heads
+                places = {"q": head, "k": shared, "v": shared, "result": head}
+                scores[name] = max(sizes[f"layers.{layer}.attn.{part}[{at}]"] for part, at in places.items())
+        return scores
+
+    return score
+
+
 def _attributed(method: Callable[..., EdgeScores]) -> Callable[[Known, Task, int], Scores]:
     def score(toy: Known, task: Task, seed: int) -> Scores:
         found = method(toy.model, task)
@@ -185,10 +262,19 @@ METHODS = {
         Method("patching (noise)", "node", noise),
         Method("knock-out (zero)", "node", knock_out_zero),
         Method("knock-out (mean)", "node", knock_out_mean),
+        Method("path patching (direct)", "node", _paths("direct")),
+        Method("path patching (MLPs)", "node", _paths("mlps")),
+        Method("NAP", "node", _nodes(nap)),
+        Method("AtP + QK fix", "node", _nodes(partial(atp_star, grad_drop=False))),
+        Method("AtP + GradDrop", "node", _nodes(partial(atp_star, qk_fix=False))),
+        Method("AtP*", "node", _nodes(atp_star)),
+        Method("mask training (nodes)", "node", mask_nodes),
         Method("random edges", "edge", random_edges, baseline=True),
         Method("EAP", "edge", _attributed(eap)),
         Method("EAP-IG inputs", "edge", _attributed(eap_ig)),
         Method("RelP", "edge", _attributed(relp)),
+        Method("information flow", "edge", _attributed(information_flow)),
+        Method("mask training (edges)", "edge", mask_edges),
         Method("edge patching", "edge", patch_edges),
         Method("edge zeroing", "edge", zero_edges),
         Method("ACDC (corrupt)", "edge", acdc_corrupt),

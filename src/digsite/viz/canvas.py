@@ -147,11 +147,12 @@ class Canvas:
 
 
 TITLE_SIZE = 12.5
+ROUNDING = 0.96  # drawn at one pixel a point, each letter of a title is rounded to whole pixels: up to 4 % wider
 
 
 def title_lines(title: str, width: Pixels) -> tuple[list[str], float]:
     """The title broken to this width, and the height it takes with the air below it."""
-    lines = wrap(title, width, TITLE_SIZE)
+    lines = wrap(title, ROUNDING * width, TITLE_SIZE)
     return lines, 16.0 * len(lines) + 12 if lines else 0.0
 
 

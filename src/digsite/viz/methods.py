@@ -1,6 +1,11 @@
 """The figures of single methods: logit lens, direct attribution, activation patching, ablation."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
+import polars as pl
+from jaxtyping import Float
 from torch import Tensor
 
 from digsite._core.figures import draws
@@ -52,7 +57,7 @@ def direct_attribution_figure(result: DirectAttribution) -> Figure:
         low=frame["low"].to_numpy(),
         high=frame["high"].to_numpy(),
         n=len(result.metric),
-        null=_control(spread, "95 % of components, answers of another example"),
+        null=control(spread, "95 % of components, answers of another example"),
         caption=f"All rows add up to the logit difference, {float(result.metric.mean()):.2f} logits.",
         code=result.provenance.made_by,
     )
@@ -75,28 +80,22 @@ def patching_figure(result: PatchingResult) -> Figure:
     across = _ordered(columns)
     up = list(dict.fromkeys(where))
     up = sorted(up, key=lambda name: int(name.split()[1])) if up[0].startswith("layer ") else up
-    shape = (len(up), len(across))
-    grids = {name: np.full(shape, np.nan) for name in ("effect", "low", "high")}
-    names = [["" for _ in across] for _ in up]
-    for at, (row, column) in enumerate(zip(where, columns, strict=True)):
-        i, j = up.index(row), across.index(column)
-        names[i][j] = result.sites[at] + ("" if result.places[at] == "all" else f" at {result.places[at]}")
-        for name, grid in grids.items():
-            grid[i, j] = frame[name][at]
+    whole = [site + ("" if at == "all" else f" at {at}") for site, at in zip(result.sites, result.places, strict=True)]
     verb = (
         "restored by putting clean into corrupt" if result.direction == "denoise" else "destroyed by putting corrupt in"
     )
+    at = placed(frame["effect", "low", "high"], list(zip(where, columns, strict=True)), whole, up, across)
     return heatmap(
-        grids["effect"],
+        at.values,
         title=f"Share of the {result.metric_name.replace('_', ' ')} {verb}",
         rows=rows,
         columns=Axis("head" if across[0].isdigit() and len(set(result.places)) == 1 else "place", tuple(across)),
         unit="share",
-        low=grids["low"],
-        high=grids["high"],
+        low=at.low,
+        high=at.high,
         n=len(result.base),
-        names=names,
-        null=_control(result.null.mean(1), "95 % of equal changes in random directions"),
+        names=at.names,
+        null=control(result.null.mean(1), "95 % of equal changes in random directions"),
         caption="0 % changes nothing, 100 % carries all of it.",
         code=result.provenance.made_by,
     )
@@ -131,6 +130,42 @@ def knockout_figure(result: AblationResult) -> Figure:
     )
 
 
+class Placed(NamedTuple):
+    """Numbers laid out for a map, the lowest row first.
+
+    Attributes:
+        values: The numbers.
+        low: Lower ends of their intervals.
+        high: Upper ends.
+        names: What each cell is called.
+    """
+
+    values: Float[np.ndarray, "row column"]
+    low: Float[np.ndarray, "row column"]
+    high: Float[np.ndarray, "row column"]
+    names: list[list[str]]
+
+
+def placed(
+    frame: pl.DataFrame, cells: Sequence[tuple[str, str]], names: Sequence[str], up: list[str], across: list[str]
+) -> Placed:
+    """Numbers with their intervals, each put into its cell of a map; cells that are not named have no value.
+
+    Args:
+        frame: A value, its lower and its upper end in each row.
+        cells: The row and the column of the map that each belongs to.
+        names: What each is called.
+        up: All rows, from the foot.
+        across: All columns.
+    """
+    grids = np.full((3, len(up), len(across)), np.nan)
+    called = [["" for _ in across] for _ in up]
+    for told, (row, column), name in zip(frame.iter_rows(), cells, names, strict=True):
+        i, j = up.index(row), across.index(column)
+        called[i][j], grids[:, i, j] = name, told
+    return Placed(grids[0], grids[1], grids[2], called)
+
+
 def _axis_of_layers(sites: list[Site]) -> Axis:
     return Axis("layer", tuple(str(layer) for layer in sorted({int(str(site.layer)) for site in sites})))
 
@@ -147,6 +182,7 @@ def _ordered(columns: list[str]) -> list[str]:
     return sorted([c for c in known if c.isdigit()], key=int) + [c for c in known if not c.isdigit()]
 
 
-def _control(null: Tensor, name: str) -> Control:
+def control(null: Tensor, name: str) -> Control:
+    """Where 95 % of a control's values lie."""
     low, high = np.nanquantile(null.numpy(), [0.025, 0.975])
     return Control(float(low), float(high), name)
