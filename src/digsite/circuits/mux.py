@@ -151,7 +151,7 @@ class Pass:
         self.mux, self.layer, self.column = mux, layer, column
         self.masks = masks.to(mux.live.embed[0])
         # A mask that is 0 now may still want its gradient.
-        self.used = mux.space.real if self.masks.requires_grad else (self.masks != 0).any(0)
+        self.used = mux.space.real if self.masks.requires_grad else (self.masks != 0).any(0) & self._heard()
         self.donor = mux.donor.columns(column)
         self.differences: list[
             tuple[int, Tensor, bool]
@@ -160,6 +160,12 @@ class Pass:
         self.writer = {name: i for i, name in enumerate(mux.space.writers)}
         self.stream = torch.empty(0)
         self._before(mux.live.columns(column))
+
+    def _heard(self) -> Bool[Tensor, " reader"]:
+        """Readers of components whose live output some circuit reads: what the others read changes nothing."""
+        space = self.mux.space
+        live = ((self.masks != 1) & space.real.to(self.masks.device)).any(2).any(0)
+        return (space.inputs.to(live.device) & live[:, None]).any(0) | ~space.inputs.any(0).to(live.device)
 
     def _before(self, live: Written) -> None:
         """The differences of writers that this pass does not run: the same for all circuits."""

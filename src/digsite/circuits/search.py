@@ -36,10 +36,8 @@ from digsite.graphs.circuit import circuit, prune, same_space
 from digsite.models import Model, made_by
 from digsite.tasks import Task
 
-WINDOW = 64
-"""The most candidates that are tried in one pass."""
-FIRST = 8
-"""How many are tried at first, and at least."""
+WINDOW = 32
+"""How many candidates are tried in one pass."""
 
 Item = TypeVar("Item")
 
@@ -63,7 +61,8 @@ def acdc(
         threshold: How much more damage one cut may do, in nats for "kl".
         how: What takes the place of a cut edge: "corrupt", "zero", "mean" or "resample".
         metric: "kl" measures damage as the divergence from the clean logits; another metric as its drop.
-        window: The most candidates in one pass; 1 is the algorithm as published, with the same result.
+        window: How many candidates are tried in one pass; 1 is the algorithm as published, with the same result.
+            Fewer save work that wrong guesses waste, more save passes.
         batch: Examples in one pass.
         seed: For "resample".
 
@@ -122,19 +121,17 @@ class _Search:
 
     def run(self) -> Bool[Tensor, "writer reader"]:
         """The edges that are left."""
-        size = min(FIRST, self.window)
         progress = iter(track(range(len(self.order)), "acdc"))
         while self.done < len(self.order):
             start = self.done
-            tried, right = self._step(size)
-            size = min(self.window, 2 * size if right == tried else max(FIRST, 2 * right))
+            self._step()
             for _ in range(self.done - start):
                 next(progress, None)
         return self.kept
 
-    def _step(self, size: int) -> tuple[int, int]:
-        """Tries some candidates in one pass and goes as far as the guesses were right; how many were tried, and right."""
-        circuits, places, after, end = self._window(size)
+    def _step(self) -> None:
+        """Tries some candidates in one pass, and goes as far as the guesses were right."""
+        circuits, places, after, end = self._window()
         guesses = [self.cut.get(place, True) for place in places]
         right, before = len(places), self.damage
         for i, (place, guess, damage) in enumerate(zip(places, guesses, self._damage(circuits), strict=True)):
@@ -146,20 +143,19 @@ class _Search:
                 after = circuits[i] if self.cut[place] else self._put_back(circuits[i], place)
             before = damage if guess else before
         self.kept, self.done = after, end
-        return len(places), right
 
     def _put_back(self, circuit: Tensor, place: int) -> Tensor:
         circuit = circuit.clone()
         circuit[self.order[place]] = True
         return circuit
 
-    def _window(self, size: int) -> tuple[list[Tensor], list[int], Tensor, int]:
+    def _window(self) -> tuple[list[Tensor], list[int], Tensor, int]:
         """Circuits with one more candidate cut each, the candidates' places, what is left if all guesses are right,
         and where the window ends."""
         circuits: list[Tensor] = []
         places: list[int] = []
         kept, place, last, used = self.kept.clone(), self.done, -1, False
-        while place < len(self.order) and len(circuits) < size:
+        while place < len(self.order) and len(circuits) < self.window:
             writer, reader = self.order[place]
             if reader != last:  # whether it is used was settled when the readers after it were
                 last, used = reader, self._used(kept, reader)
