@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from digsite._core.cost import measure
@@ -28,7 +28,7 @@ from digsite.circuits import rules
 from digsite.circuits.scores import EdgeScores
 from digsite.circuits.slopes import Inputs, Slopes, contract
 from digsite.circuits.written import Outputs, sites
-from digsite.graphs import edge_space
+from digsite.graphs import EdgeSpace, edge_space
 from digsite.models import Edit, Model, Tokens, made_by, replace
 from digsite.tasks import Task
 
@@ -45,12 +45,13 @@ class Ends:
 
     Attributes:
         task: The examples.
+        outputs: How the model's writers write.
         clean: What the writers wrote on the clean prompts.
         corrupt: And on the corrupt ones.
     """
 
     def __init__(self, model: Model, task: Task, outputs: Outputs, *, metric: str | None):
-        self.model, self.task, self.metric = model, task, metric
+        self.model, self.task, self.outputs, self.metric = model, task, outputs, metric
         runs = [model.run(tokens, read=sites(model), logits=task.keep) for tokens in (task.clean, _corrupt(task))]
         self.clean, self.corrupt = (outputs.of(run) for run in runs)
         self.metrics = [task.metric(run.logits, metric).float() for run in runs]
@@ -91,7 +92,7 @@ def eap(
         `eap_ig`, and test what it finds with `evaluate_circuit`.
     """
     call = f"digsite.eap(model, task, at={at!r}, metric={metric!r})"
-    return attribute(model, task, "EAP", _clean, call=call, at=at, metric=metric, batch=batch)
+    return attribute(model, task, "EAP", at_clean, call=call, at=at, metric=metric, batch=batch)
 
 
 def eap_ig(
@@ -160,7 +161,7 @@ def relp(
         Jafari et al. 2025, "RelP" (arXiv:2508.21258); the rule for attention's products is AttnLRP's (Achtibat et al.
         2024, arXiv:2402.05602), which unlike a frozen pattern gives queries and keys a score.
     """
-    ruled = partial(_clean, edits=rules.edits(model))
+    ruled = partial(at_clean, edits=rules.edits(model))
     call = f"digsite.relp(model, task, at={at!r}, metric={metric!r})"
     return attribute(model, task, "RelP", ruled, call=call, at=at, metric=metric, batch=batch, frozen=True)
 
@@ -199,12 +200,7 @@ def attribute(
             part = task.take(slice(start, start + batch))
             places = _places(part, at)[1]
             ends = Ends(model, part, outputs, metric=metric)
-            difference = ends.clean - ends.corrupt
-            total, count = torch.zeros(()), 0
-            for slopes in points(ends, inputs):
-                total = total + contract(space, outputs, inputs, difference, slopes, places)
-                count += 1
-            by_row = require_finite(f"Scores of {method}", total / count).cpu()
+            by_row = require_finite(f"Scores of {method}", scored(space, ends, inputs, points, places)).cpu()
             by_example = by_row.new_zeros(len(part), *by_row.shape[1:])
             scores.append(by_example.index_add_(0, part.example_rows, by_row))
             metrics.append(ends.metrics)
@@ -227,8 +223,33 @@ def attribute(
     )
 
 
+def scored(
+    space: EdgeSpace,
+    ends: Ends,
+    inputs: Inputs,
+    points: Callable[..., Iterator[Slopes]],
+    places: Bool[Tensor, "place batch pos"] | None = None,
+) -> Float[Tensor, "batch place writer reader"]:
+    """Scores of every edge of some rows: the mean over the points.
+
+    Args:
+        space: The edges.
+        ends: The rows, with both their runs.
+        inputs: How readers read.
+        points: From the ends and `inputs` to the gradients that are averaged.
+        places: Which positions of each row belong to which place; None sums over all positions.
+    """
+    difference = ends.clean - ends.corrupt
+    total, count = torch.zeros(()), 0
+    for slopes in points(ends, inputs):
+        total = total + contract(space, ends.outputs, inputs, difference, slopes, places)
+        count += 1
+    return total / count
+
+
 # -- the points ------------------------------------------------------------------------------------------------------
-def _clean(ends: Ends, inputs: Inputs, *, edits: Sequence[Edit] = ()) -> Iterator[Slopes]:
+def at_clean(ends: Ends, inputs: Inputs, *, edits: Sequence[Edit] = ()) -> Iterator[Slopes]:
+    """The gradient at the clean prompt."""
     yield inputs.slopes(ends.task, ends.task.clean, edits=edits, metric=ends.metric)
 
 
