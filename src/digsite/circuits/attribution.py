@@ -205,7 +205,7 @@ def attribute(
             scores.append(by_example.index_add_(0, part.example_rows, by_row))
             metrics.append(ends.metrics)
     clean, corrupt = (torch.cat(each).cpu() for each in zip(*metrics, strict=True))
-    _differs(task, clean, corrupt, metric)
+    check_differs(task, clean, corrupt, metric)
     return EdgeScores(
         method=method,
         task=task.name,
@@ -306,7 +306,12 @@ def check_pairs(task: Task) -> None:
         )
 
 
-def _differs(task: Task, clean: Tensor, corrupt: Tensor, metric: str | None) -> None:
+def check_differs(task: Task, clean: Tensor, corrupt: Tensor, metric: str | None) -> None:
+    """Refuses a task whose metric tells nothing between clean and corrupt prompts.
+
+    Raises:
+        BadInput: It is the same on all pairs.
+    """
     if float((clean - corrupt).abs().max()) == 0.0:
         raise BadInput(
             explain(

@@ -3,7 +3,7 @@
 1. The model is made from its config, without weights.
 2. One batch of edge attribution is executed on it, by the very code that `eap` runs, on tensors that have a shape and no
    data; every byte is counted (`digsite.models.rehearsal`).
-3. If that does not fit, the largest batch that does is found by halving.
+3. If that does not fit, a batch that does is looked for between none and all, as if memory grew evenly, and rehearsed.
 """
 
 from dataclasses import replace
@@ -27,6 +27,9 @@ from digsite.models.unloaded import unloaded
 from digsite.tasks import Task
 from digsite.tasks.answers import Answers
 
+REHEARSALS = 12
+"""How often a smaller batch is tried."""
+
 
 def plan_eap(
     model: Model | str | Path | PretrainedConfig,
@@ -45,7 +48,7 @@ def plan_eap(
         batch: Pairs of prompts in one pass, as for `eap`.
         dtype: The dtype it would have; None for the one that it has or that its config names.
         attention: "eager" or "sdpa"; None for the one that it has, or "eager".
-        budget: What there is, such as "80GB"; the plan then names the largest batch that fits.
+        budget: What there is, such as "80GB"; the plan then names a batch that fits.
 
     Raises:
         BadInput: Not a shape of tokens, or not an amount of memory.
@@ -124,11 +127,13 @@ def _rows(model: Model, batch: int, pos: int) -> tuple[MemoryRow, ...]:
 
 
 def _smaller(model: Model, plan: MemoryPlan, batch: int, pos: int, room: int) -> MemoryPlan:
-    """The plan with the largest batch that fits, if one does."""
-    totals = {0: 0, batch: plan.total}
-    low, high = 0, batch
-    while high - low > 1:
-        middle = (low + high) // 2
+    """The plan with a batch that fits, the largest or nearly so, if one does."""
+    low, high, totals = 0, batch, {0: sum(row.bytes for row in plan.rows if row.what == "weights"), batch: plan.total}
+    for _ in range(REHEARSALS):
+        if high - low <= 1:
+            break
+        share = (room - totals[low]) / (totals[high] - totals[low])
+        middle = min(max(low + 1, low + int(share * (high - low))), high - 1)
         totals[middle] = sum(row.bytes for row in _rows(model, middle, pos))
         low, high = (middle, high) if totals[middle] <= room else (low, middle)
     if not low:

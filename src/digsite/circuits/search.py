@@ -232,7 +232,8 @@ def minimise_circuit(
         batch: Examples in one pass.
 
     Raises:
-        BadInput: The circuit belongs to another model, or keeps less than the share already.
+        BadInput: The circuit belongs to another model, keeps less than the share already, or the metric is the same
+            with all edges and with none.
     """
     with measure() as cost:
         cutter = Cutter(model, task, how=how, metric=metric, batch=batch)
