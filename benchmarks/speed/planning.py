@@ -100,11 +100,11 @@ def measure(*, peers: bool, rounds: int | None) -> Table:
     for batch in LARGE:
         plan = plan_eap(config, 30, batch=batch)
         weights = plan.rows[0].bytes
-        setting = "Llama 8B (32 layers × 4096, 32 heads, 8 of keys and values), bfloat16, 30 tokens; ratio by its weights"
-        name = f"planned for {batch} pair{'s' if batch > 1 else ''}, weights included"
-        rows.append(
-            Row(setting=setting, who="digsite", name=name, value=plan.total / 1e6, ratio=plan.total / weights)
+        setting = (
+            "Llama 8B (32 layers × 4096, 32 heads, 8 of keys and values), bfloat16, 30 tokens; ratio by its weights"
         )
+        name = f"planned for {batch} pair{'s' if batch > 1 else ''}, weights included"
+        rows.append(Row(setting=setting, who="digsite", name=name, value=plan.total / 1e6, ratio=plan.total / weights))
     return Table(
         name="planning",
         question="Is what a plan says of edge attribution's memory what it takes?",

@@ -104,9 +104,9 @@ def test_other_methods_and_a_metric_that_is_constant(model, scores):
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in ("mask_training", "causal_scrubbing")])
 def test_one_example_is_enough(model, scores, name):
     found = METHODS[name](model, paired_task(1), scores)
-    for values in vars(found).values() if not isinstance(found, torch.Tensor) else [found]:
-        if isinstance(values, torch.Tensor) and name not in ("acdc", "minimise_circuit", "faithfulness"):
-            assert not values.is_floating_point() or values.isfinite().all()
+    values = getattr(found, "scores", found)
+    if isinstance(values, torch.Tensor) and name not in ("acdc", "minimise_circuit"):  # of these only what was scored
+        assert values.isfinite().all()
 
 
 def test_mask_training_needs_examples_to_be_judged_on(model, scores):

@@ -14,7 +14,9 @@ from digsite._core.errors import BadInput
 from digsite.circuits import eap, plan_eap
 from paired import paired_task
 
-SMALL = transformers.GPT2Config(n_embd=64, n_layer=2, n_head=4, n_positions=64, vocab_size=101, bos_token_id=0, eos_token_id=0)
+SMALL = transformers.GPT2Config(
+    n_embd=64, n_layer=2, n_head=4, n_positions=64, vocab_size=101, bos_token_id=0, eos_token_id=0
+)
 MEASURED = """
 import sys
 import torch, transformers, digsite

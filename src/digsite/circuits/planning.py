@@ -1,8 +1,8 @@
 """What edge attribution will hold in memory, before a model is loaded.
 
 1. The model is made from its config, without weights.
-2. One batch of edge attribution is executed on it, by the very code that `eap` runs, on tensors that have a shape and no
-   data; every byte is counted (`digsite.models.rehearsal`).
+2. One batch of edge attribution is executed on it, by the very code that `eap` runs, on tensors that have a shape and
+   no data; every byte is counted (`digsite.models.rehearsal`).
 3. If that does not fit, a batch that does is looked for between none and all, as if memory grew evenly, and rehearsed.
 """
 

@@ -239,6 +239,14 @@ def minimise_circuit(
         cutter = Cutter(model, task, how=how, metric=metric, batch=batch)
         same_space(cutter.space, [found])
         empty, full = cutter(torch.stack([torch.zeros_like(found.kept), cutter.space.real]))
+        if torch.allclose(full.mean(), empty.mean()):  # but for rounding
+            raise BadInput(
+                explain(
+                    "The metric is the same with all edges and with none: there is no share of it to keep",
+                    found=f"{float(full.mean()):.4g} both times",
+                    do="use another corruption or another metric",
+                )
+            )
         places = found.kept.nonzero().tolist()
 
         def holds(subsets: list[list[list[int]]]) -> list[bool]:
