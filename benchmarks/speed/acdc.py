@@ -1,8 +1,8 @@
 """ACDC with many candidates in one pass, against one pass for each edge.
 
 1. Three ways to the same circuit. "One whole pass an edge": every edge is tried in a forward pass of its own through
-   the whole model, as the published algorithm is commonly run. "One late pass an edge": the same, but what the edge cannot
-   reach is taken from the clean run (`acdc(window=1)`). And `acdc` as it is.
+   the whole model, as the published algorithm is commonly run. "One late pass an edge": the same, but what the edge
+   cannot reach is taken from the clean run (`acdc(window=1)`). And `acdc` as it is.
 2. The built-in model on IOI sentences, with a threshold that keeps about 3 % of all edges, and compiled programs.
 3. Results first: the circuits must be the same. Then forward passes and interleaved rounds of processor time.
 """
