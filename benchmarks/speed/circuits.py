@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 import digsite
 from digsite.circuits import eap, eap_ig, evaluate_circuit, relp
@@ -37,6 +38,17 @@ from .rounds import apart, interleaved
 from .table import Row, Table, conditions
 
 CONFIG = SETTINGS[0].config
+GROUPED = tuple(
+    LlamaConfig(
+        num_hidden_layers=layers,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_attention_heads=heads,
+        num_key_value_heads=heads // 4,
+        vocab_size=CONFIG.vocab_size,
+    )
+    for layers, width, heads in ((6, 256, 8), (16, 1024, 32))  # the second is Llama 3.2 1B at half its width
+)
 PAIRS, LENGTH, DIFFERS = 4, 20, 12
 STEPS = 5
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -185,6 +197,7 @@ def measure(*, peers: bool, rounds: int | None) -> Table:
                 )
             )
     rows += _relp(setting, model, task, rounds or ROUNDS)
+    rows += [row for config in GROUPED for row in _grouped(config, task, rounds or ROUNDS)]
     if peer:
         rows += _memory(setting)
     return Table(
@@ -219,6 +232,33 @@ def _relp(setting: str, model: digsite.Model, task: Task, rounds: int) -> list[R
             target=target if name == "RelP" else None,
         )
         for name, timing in (("EAP", first), ("RelP", second))
+    ]
+
+
+def _grouped(config: LlamaConfig, task: Task, rounds: int) -> list[Row]:
+    """EAP and EAP-IG where query heads share keys and values; EAP-IG 2.0 is not measured there."""
+    hf = (
+        AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval().requires_grad_(requires_grad=False)
+    )
+    model = digsite.load(hf, verify=False)
+    calls = {"EAP": lambda: eap(model, task), f"EAP-IG, {STEPS} steps": lambda: eap_ig(model, task, steps=STEPS)}
+    setting = (
+        f"{config.num_hidden_layers} layers × {config.hidden_size}, {config.num_attention_heads} heads, "
+        f"{config.num_key_value_heads} of keys and values (Llama), {PAIRS} × {LENGTH} tokens, "
+        f"{len(edge_space(model)):,} edges; by our own EAP"
+    )
+    timings = interleaved(list(calls.values()), rounds=rounds, warm=1)
+    return [
+        Row(
+            setting=setting,
+            who="digsite",
+            name=name,
+            value=timing.ms,
+            ratio=1 / timing.ratio,
+            low=1 / timing.high,
+            high=1 / timing.low,
+        )
+        for name, timing in zip(calls, timings, strict=True)
     ]
 
 

@@ -19,6 +19,7 @@ from digsite.circuits.mux import EdgeMux as EdgeMux
 from digsite.circuits.nodes import NodeScores as NodeScores
 from digsite.circuits.paths import PathPatching as PathPatching
 from digsite.circuits.paths import path_patching as path_patching
+from digsite.circuits.planning import plan_eap as plan_eap
 from digsite.circuits.scores import EdgeScores as EdgeScores
 from digsite.circuits.scrubbing import Hypothesis as Hypothesis
 from digsite.circuits.scrubbing import ScrubbingResult as ScrubbingResult

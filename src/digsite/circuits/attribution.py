@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from digsite._core.cost import measure
@@ -24,11 +25,11 @@ from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import require_finite
 from digsite._core.progress import track
 from digsite.circuits import rules
-from digsite.circuits.places import places
+from digsite.circuits.places import EVERYWHERE, Places, places
 from digsite.circuits.scores import EdgeScores
 from digsite.circuits.slopes import Inputs, Slopes, contract
 from digsite.circuits.written import Outputs, sites
-from digsite.graphs import edge_space
+from digsite.graphs import EdgeSpace, edge_space
 from digsite.models import Edit, Model, Tokens, made_by, replace
 from digsite.tasks import Task
 
@@ -45,12 +46,13 @@ class Ends:
 
     Attributes:
         task: The examples.
+        outputs: How the model's writers write.
         clean: What the writers wrote on the clean prompts.
         corrupt: And on the corrupt ones.
     """
 
     def __init__(self, model: Model, task: Task, outputs: Outputs, *, metric: str | None):
-        self.model, self.task, self.metric = model, task, metric
+        self.model, self.task, self.outputs, self.metric = model, task, outputs, metric
         runs = [model.run(tokens, read=sites(model), logits=task.keep) for tokens in (task.clean, _corrupt(task))]
         self.clean, self.corrupt = (outputs.of(run) for run in runs)
         self.metrics = [task.metric(run.logits, metric).float() for run in runs]
@@ -91,7 +93,7 @@ def eap(
         `eap_ig`, and test what it finds with `evaluate_circuit`.
     """
     call = f"digsite.eap(model, task, at={at!r}, metric={metric!r})"
-    return attribute(model, task, "EAP", _clean, call=call, at=at, metric=metric, batch=batch)
+    return attribute(model, task, "EAP", at_clean, call=call, at=at, metric=metric, batch=batch)
 
 
 def eap_ig(
@@ -160,7 +162,7 @@ def relp(
         Jafari et al. 2025, "RelP" (arXiv:2508.21258); the rule for attention's products is AttnLRP's (Achtibat et al.
         2024, arXiv:2402.05602), which unlike a frozen pattern gives queries and keys a score.
     """
-    ruled = partial(_clean, edits=rules.edits(model))
+    ruled = partial(at_clean, edits=rules.edits(model))
     call = f"digsite.relp(model, task, at={at!r}, metric={metric!r})"
     return attribute(model, task, "RelP", ruled, call=call, at=at, metric=metric, batch=batch, frozen=True)
 
@@ -197,19 +199,14 @@ def attribute(
     with measure() as cost:
         for start in track(range(0, len(task), batch), method):
             part = task.take(slice(start, start + batch))
-            of = places(part, at).of
+            there = places(part, at)
             ends = Ends(model, part, outputs, metric=metric)
-            difference = ends.clean - ends.corrupt
-            total, count = torch.zeros(()), 0
-            for slopes in points(ends, inputs):
-                total = total + contract(space, outputs, inputs, difference, slopes, of, len(names))
-                count += 1
-            by_row = require_finite(f"Scores of {method}", total / count).cpu()
+            by_row = require_finite(f"Scores of {method}", scored(space, ends, inputs, points, there)).cpu()
             by_example = by_row.new_zeros(len(part), *by_row.shape[1:])
             scores.append(by_example.index_add_(0, part.example_rows, by_row))
             metrics.append(ends.metrics)
     clean, corrupt = (torch.cat(each).cpu() for each in zip(*metrics, strict=True))
-    _differs(task, clean, corrupt, metric)
+    check_differs(task, clean, corrupt, metric)
     return EdgeScores(
         method=method,
         task=task.name,
@@ -227,8 +224,33 @@ def attribute(
     )
 
 
+def scored(
+    space: EdgeSpace,
+    ends: Ends,
+    inputs: Inputs,
+    points: Callable[..., Iterator[Slopes]],
+    places: Places = EVERYWHERE,
+) -> Float[Tensor, "batch place writer reader"]:
+    """Scores of every edge of some rows: the mean over the points.
+
+    Args:
+        space: The edges.
+        ends: The rows, with both their runs.
+        inputs: How readers read.
+        points: From the ends and `inputs` to the gradients that are averaged.
+        places: Over which scores are summed apart.
+    """
+    difference = ends.clean - ends.corrupt
+    total, count = torch.zeros(()), 0
+    for slopes in points(ends, inputs):
+        total = total + contract(space, ends.outputs, inputs, difference, slopes, places)
+        count += 1
+    return total / count
+
+
 # -- the points ------------------------------------------------------------------------------------------------------
-def _clean(ends: Ends, inputs: Inputs, *, edits: Sequence[Edit] = ()) -> Iterator[Slopes]:
+def at_clean(ends: Ends, inputs: Inputs, *, edits: Sequence[Edit] = ()) -> Iterator[Slopes]:
+    """The gradient at the clean prompt."""
     yield inputs.slopes(ends.task, ends.task.clean, edits=edits, metric=ends.metric)
 
 
@@ -285,7 +307,12 @@ def check_pairs(task: Task) -> None:
         )
 
 
-def _differs(task: Task, clean: Tensor, corrupt: Tensor, metric: str | None) -> None:
+def check_differs(task: Task, clean: Tensor, corrupt: Tensor, metric: str | None) -> None:
+    """Refuses a task whose metric tells nothing between clean and corrupt prompts.
+
+    Raises:
+        BadInput: It is the same on all pairs.
+    """
     if float((clean - corrupt).abs().max()) == 0.0:
         raise BadInput(
             explain(

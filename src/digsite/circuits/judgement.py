@@ -21,7 +21,7 @@ from digsite._core.errors import BadInput, explain
 from digsite._core.progress import track
 from digsite.artifacts import Result
 from digsite.circuits.evaluate import BATCH, Cutter
-from digsite.circuits.judging import share_interval, share_kept
+from digsite.circuits.judging import require_change, share_interval, share_kept
 from digsite.circuits.places import asked
 from digsite.circuits.scores import chosen
 from digsite.graphs import Circuit
@@ -167,7 +167,7 @@ def judge_circuit(
             drawn = _random(circuit, random_circuits, seed)
             masks = [every, torch.zeros_like(every), circuit.kept, every & ~circuit.kept]
             found = cutter(torch.stack([*masks, *drawn]))
-            _changes(found, metric or task.metric_name, f"{how}, {semantics}")
+            require_change(found[1], found[0], metric or task.metric_name, f"{how}, {semantics}")
             columns.append([*found[:4], found[4:].mean(1)])
             if minimality and number == 0 and len(circuit):
                 left = share_kept(cutter(_each_left_out(circuit)).mean(1), found[1], found[0])
@@ -213,15 +213,3 @@ def _each_left_out(circuit: Circuit) -> Bool[Tensor, "edge *place writer reader"
         place = (circuit.places.index(row["place"]),) if placed else ()
         mask[(*place, *circuit.space.index((row["writer"], row["reader"])))] = False
     return masks
-
-
-def _changes(found: Float[Tensor, "circuit example"], metric: str, way: str) -> None:
-    full, empty = found[:2].mean(1).tolist()
-    if abs(full - empty) < 1e-6:
-        raise BadInput(
-            explain(
-                "Cutting every edge does not change the metric, so no share of it can be kept",
-                found=f"mean {metric} {full:.3g} with all edges and with none ({way})",
-                do="choose other ways of cutting: ways=...",
-            )
-        )

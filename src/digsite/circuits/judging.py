@@ -217,13 +217,7 @@ def faithfulness(
         chance = [one for draw in drawn for one in _best(space, draw, counts, "absolute")]
         found = cutter(torch.cat([ends, circuits, every & ~circuits, *(one[None] for one in chance)]))
         empty, full = found[0], found[1]
-        if float((full.mean() - empty.mean()).abs()) < 1e-6:
-            raise BadInput(
-                explain(
-                    "Cutting every edge does not change the metric, so no share of it can be kept",
-                    found=f"mean {metric or task.metric_name} {float(full.mean()):.3g} with all edges and with none",
-                )
-            )
+        require_change(empty, full, metric or task.metric_name, f"{how}, {semantics}")
         shuffled = torch.full((len(shares),), torch.nan)
         if rescore is not None:
             other = untrained(model, seed=seed)
@@ -271,6 +265,28 @@ def share_kept(
     """
     none, every = empty.mean(), full.mean()
     return (metric - none) / (every - none)
+
+
+def require_change(empty: Float[Tensor, " example"], full: Float[Tensor, " example"], metric: str, way: str) -> None:
+    """Refuses to speak of shares of nothing.
+
+    Args:
+        empty: The metric of each example with no edge.
+        full: With all.
+        metric: Its name.
+        way: Donor and semantics.
+
+    Raises:
+        BadInput: The means differ by no more than rounding.
+    """
+    if torch.isclose(full.mean(), empty.mean()):
+        raise BadInput(
+            explain(
+                "Cutting every edge does not change the metric, so no share of it can be kept",
+                found=f"mean {metric} {float(full.mean()):.4g} with all edges and with none ({way})",
+                do="use another corruption, another metric or another way of cutting",
+            )
+        )
 
 
 def share_interval(

@@ -162,7 +162,8 @@ class Pass:
         self.masks = masks.to(mux.live.embed[0])
         self.places = None if masks.ndim == 3 or mux.places is None else mux.places[:, column:]
         # A mask that is 0 now may still want its gradient.
-        self.used = mux.space.real if self.masks.requires_grad else (self.masks != 0).flatten(0, -3).any(0)
+        changed = (self.masks != 0).flatten(0, -3).any(0)
+        self.used = mux.space.real if self.masks.requires_grad else changed & self._heard()
         self.donor = mux.donor.columns(column)
         self.differences: list[
             tuple[int, Tensor, bool]
@@ -171,6 +172,12 @@ class Pass:
         self.writer = {name: i for i, name in enumerate(mux.space.writers)}
         self.stream = torch.empty(0)
         self._before(mux.live.columns(column))
+
+    def _heard(self) -> Bool[Tensor, " reader"]:
+        """Readers of components whose live output some circuit reads: what the others read changes nothing."""
+        space = self.mux.space
+        live = ((self.masks != 1) & space.real.to(self.masks.device)).any(-1).flatten(0, -2).any(0)
+        return (space.inputs.to(live.device) & live[:, None]).any(0) | ~space.inputs.any(0).to(live.device)
 
     def _before(self, live: Written) -> None:
         """The differences of writers that this pass does not run: the same for all circuits."""

@@ -31,6 +31,10 @@ class Places:
     of: Int[Tensor, "batch pos"] | None
 
 
+EVERYWHERE = Places((ALL,), None)
+"""All positions together."""
+
+
 def places(task: Task, at: str | Sequence[str] | None) -> Places:
     """The places of a task's rows.
 
@@ -43,7 +47,7 @@ def places(task: Task, at: str | Sequence[str] | None) -> Places:
         BadInput: "each" with prompts of several lengths, unknown spans, or spans that overlap.
     """
     if at is None:
-        return Places((ALL,), None)
+        return EVERYWHERE
     tokens = task.clean
     column = torch.arange(tokens.ids.shape[1]) - torch.tensor(tokens.starts)[:, None]
     if at == EACH:

@@ -6,9 +6,12 @@
    edge cut, else put it back.
 3. Edges into a head or MLP from which nothing is kept any more are cut without a look.
 
-Speculation makes it fast and changes nothing in its result: most edges are cut, so a window of candidates is run at
-once, row i with the first i of them cut; all are accepted up to the first that is put back, and the window starts again
-behind it. Layers below the reader are taken from the clean run, for nothing is cut there yet.
+Speculation makes it fast and changes nothing in its result:
+4. Many candidates are tried in one pass. Each row cuts one more, on top of what is guessed of those before it: cut, if
+   nothing is known, else what was found when it was last tried.
+5. The guesses are checked in order. Up to the first wrong one every row was the very circuit that the algorithm would
+   have tried there. The next pass starts behind it; the rows after it had one edge wrong, and make good guesses.
+6. Layers below the reader are taken from the clean run, for nothing is cut there yet.
 
 `minimise` is delta debugging (Zeller & Hildebrandt 2002): what is left is 1-minimal, that is, nothing in it can be left
 out by itself. It serves prompts, circuits and sets of features alike.
@@ -27,15 +30,15 @@ from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.progress import track
 from digsite.circuits.evaluate import BATCH, Cutter
-from digsite.circuits.judging import share_kept
+from digsite.circuits.judging import require_change, share_kept
 from digsite.circuits.places import asked
 from digsite.graphs import Circuit, EdgeSpace
 from digsite.graphs.circuit import circuit, prune, same_space
 from digsite.models import Model, made_by
 from digsite.tasks import Task
 
-WINDOW = 64
-"""The most candidates that are tried in one pass."""
+WINDOW = 32
+"""How many candidates are tried in one pass."""
 
 Item = TypeVar("Item")
 
@@ -59,7 +62,8 @@ def acdc(
         threshold: How much more damage one cut may do, in nats for "kl".
         how: What takes the place of a cut edge: "corrupt", "zero", "mean" or "resample".
         metric: "kl" measures damage as the divergence from the clean logits; another metric as its drop.
-        window: The most candidates in one pass; 1 is the algorithm as published, with the same result.
+        window: How many candidates are tried in one pass; 1 is the algorithm as published, with the same result.
+            Fewer save work that wrong guesses waste, more save passes.
         batch: Examples in one pass.
         seed: For "resample".
 
@@ -95,7 +99,14 @@ def acdc(
 
 
 class _Search:
-    """The state of one search."""
+    """The state of one search.
+
+    Attributes:
+        kept: What is left so far: every decision up to `done` is in it.
+        damage: What that does to the behaviour.
+        done: How far the search has come in the order.
+        cut: Guesses: whether the edge at a place of the order was cut when it was last tried.
+    """
 
     def __init__(self, cutter: Cutter, threshold: float, window: int):
         self.cutter, self.threshold, self.window = cutter, threshold, window
@@ -106,52 +117,56 @@ class _Search:
             for reader in reversed(range(len(self.space.readers)))
             for writer in reversed(range(self.space.before[reader]))
         ]
+        self.kept, self.damage, self.done = self.space.real.clone(), 0.0, 0
+        self.cut: dict[int, bool] = {}
 
     def run(self) -> Bool[Tensor, "writer reader"]:
         """The edges that are left."""
-        kept, damage, done, size = self.space.real.clone(), 0.0, 0, min(8, self.window)
         progress = iter(track(range(len(self.order)), "acdc"))
-        while done < len(self.order):
-            tried, ends, end = self._window(kept, done, size)
-            accepted = 0
-            for one in self._damage(tried):
-                if one - damage >= self.threshold:
-                    break
-                damage, accepted = one, accepted + 1
-            if accepted < len(tried):  # the next one is put back, and the window starts again behind it
-                end = ends[accepted] + 1
-                size = min(self.window, max(2, 2 * accepted))
-            else:
-                size = min(self.window, 2 * size)
-            kept = self._cut(kept, done, end, put_back=ends[accepted:])
-            for _ in range(end - done):
+        while self.done < len(self.order):
+            start = self.done
+            self._step()
+            for _ in range(self.done - start):
                 next(progress, None)
-            done = end
-        return kept
+        return self.kept
 
-    def _cut(self, kept: Tensor, start: int, end: int, *, put_back: Sequence[int]) -> Tensor:
-        """The circuit after a stretch of the order, in which all was cut but what was put back."""
-        kept = kept.clone()
-        for place in range(start, end):
-            if place not in put_back:
-                kept[self.order[place]] = False
-        return kept
+    def _step(self) -> None:
+        """Tries some candidates in one pass, and goes as far as the guesses were right."""
+        circuits, places, after, end = self._window()
+        guesses = [self.cut.get(place, True) for place in places]
+        right, before = len(places), self.damage
+        for i, (place, guess, damage) in enumerate(zip(places, guesses, self._damage(circuits), strict=True)):
+            self.cut[place] = damage - before < self.threshold
+            if i <= right and self.cut[place]:
+                self.damage = damage
+            if i < right and self.cut[place] != guess:
+                right, end = i, place + 1
+                after = circuits[i] if self.cut[place] else self._put_back(circuits[i], place)
+            before = damage if guess else before
+        self.kept, self.done = after, end
 
-    def _window(self, kept: Tensor, start: int, size: int) -> tuple[list[Tensor], list[int], int]:
-        """Circuits with one more candidate cut each, where each candidate stands in the order, and where it ends."""
-        tried: list[Tensor] = []
-        ends: list[int] = []
-        kept, place = kept.clone(), start
-        while place < len(self.order) and len(tried) < size:
+    def _put_back(self, circuit: Tensor, place: int) -> Tensor:
+        circuit = circuit.clone()
+        circuit[self.order[place]] = True
+        return circuit
+
+    def _window(self) -> tuple[list[Tensor], list[int], Tensor, int]:
+        """Circuits with one more candidate cut each, the candidates' places, what is left if all guesses are right,
+        and where the window ends."""
+        circuits: list[Tensor] = []
+        places: list[int] = []
+        kept, place, last, used = self.kept.clone(), self.done, -1, False
+        while place < len(self.order) and len(circuits) < self.window:
             writer, reader = self.order[place]
-            if self._used(kept, reader):
-                kept[writer, reader] = False
-                tried.append(kept.clone())
-                ends.append(place)
-            else:
-                kept[writer, reader] = False
+            if reader != last:  # whether it is used was settled when the readers after it were
+                last, used = reader, self._used(kept, reader)
+            kept[writer, reader] = False
+            if used:
+                circuits.append(kept.clone())
+                places.append(place)
+                kept[writer, reader] = not self.cut.get(place, True)
             place += 1
-        return tried, ends, place
+        return circuits, places, kept, place
 
     def _used(self, kept: Tensor, reader: int) -> bool:
         """Whether the circuit goes on from the component that reads here."""
@@ -218,13 +233,15 @@ def minimise_circuit(
         batch: Examples in one pass.
 
     Raises:
-        BadInput: The circuit belongs to another model, or keeps less than the share already.
+        BadInput: The circuit belongs to another model, keeps less than the share already, or the metric is the same
+            with all edges and with none.
     """
     with measure() as cost:
         cutter = Cutter(model, task, how=how, metric=metric, batch=batch, at=asked(found.places))
         same_space(cutter.space, [found])
         ends = torch.stack([torch.zeros_like(cutter.space.real), cutter.space.real])
         empty, full = cutter(ends)
+        require_change(empty, full, metric or task.metric_name, how)
         places = found.kept.nonzero().tolist()
 
         def holds(subsets: list[list[list[int]]]) -> list[bool]:

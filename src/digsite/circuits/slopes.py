@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from digsite._core.cost import count_backward
+from digsite.circuits.places import EVERYWHERE, Places
 from digsite.circuits.written import Outputs, Written
 from digsite.graphs import EdgeSpace
 from digsite.models import Edit, Model, Tokens
@@ -117,8 +118,7 @@ def contract(
     inputs: Inputs,
     difference: Written,
     slopes: Slopes,
-    places: Int[Tensor, "batch pos"] | None = None,
-    count: int = 1,
+    places: Places = EVERYWHERE,
 ) -> Float[Tensor, "batch place writer reader"]:
     """The score of every edge of every row: what its writer wrote differently, times the gradient at its reader.
 
@@ -128,10 +128,10 @@ def contract(
         inputs: How readers read.
         difference: What the writers wrote in one run and not in the other.
         slopes: The gradients.
-        places: The number of the place to which each position belongs; None sums over all positions.
-        count: How many places there are.
+        places: Over which scores are summed apart.
     """
     n, width, d_model = slopes.last.shape
+    count, of = len(places.names), places.of
     scores = slopes.last.new_zeros(n, count, len(space.writers), len(space.readers), dtype=torch.float32)
     step = max(1, BYTES // (4 * (len(space.writers) + 4 * inputs.model.n_heads) * width * d_model))
     for start in range(0, n, step):
@@ -142,7 +142,7 @@ def contract(
             before, end = space.before[reader], reader + gradient.shape[1]
             there, back = written[:, :before], gradient.float()
             for place in range(count):
-                here = back if places is None else back * (places[rows, None, :, None] == place)
+                here = back if of is None else back * (of[rows, None, :, None] == place)
                 scores[rows, place, :before, reader:end] = there.flatten(2) @ here.flatten(2).mT
             reader = end
     return scores

@@ -21,7 +21,7 @@ from torch import Tensor
 from digsite._core.cost import count_backward, measure
 from digsite._core.numerics import require_finite
 from digsite._core.progress import track
-from digsite.circuits.attribution import BATCH, check_pairs
+from digsite.circuits.attribution import BATCH, check_differs, check_pairs
 from digsite.circuits.nodes import NodeScores
 from digsite.graphs import edge_space
 from digsite.models import Edit, Model, apply, made_by, replace
@@ -40,7 +40,7 @@ def nap(model: Model, task: Task, *, metric: str | None = None, batch: int = BAT
         batch: Examples in one pass.
 
     Raises:
-        BadInput: No corrupt prompts, or prompts that do not line up.
+        BadInput: No corrupt prompts, prompts that do not line up, or a metric that both prompts score the same.
         NotFinite: A score is NaN.
         Unsupported: The model is not a sum of heads and MLPs that read one stream.
 
@@ -79,7 +79,7 @@ def atp_star(
         batch: Examples in one pass.
 
     Raises:
-        BadInput: No corrupt prompts, or prompts that do not line up.
+        BadInput: No corrupt prompts, prompts that do not line up, or a metric that both prompts score the same.
         NoSuchSite: Attention whose pattern cannot be read.
         NotFinite: A score is NaN.
         Unsupported: The model is not a sum of heads and MLPs that read one stream.
@@ -119,13 +119,15 @@ def _node_scores(
             scores.append(rows.new_zeros(len(part), rows.shape[1]).index_add_(0, part.example_rows, rows))
             for end, run in ((clean, ends.clean), (corrupt, ends.corrupt)):
                 end.append(part.metric(run.logits, metric).detach().float().cpu())
+    before, after = torch.cat(clean), torch.cat(corrupt)
+    check_differs(task, before, after, metric)
     return NodeScores(
         method=method,
         task=task.name,
         metric_name=metric or task.metric_name,
         unit=task.unit if metric is None else "",
-        clean=torch.cat(clean),
-        corrupt=torch.cat(corrupt),
+        clean=before,
+        corrupt=after,
         signed=not grad_drop,
         nodes=_names(model),
         scores=torch.cat(scores),

@@ -62,15 +62,7 @@ def plan_memory(
         LoadError: There is no such config, or digsite does not know the architecture.
         Unsupported: The checkpoint is quantised.
     """
-    name, config = _config(model)
-    if getattr(config, "quantization_config", None) is not None:
-        raise Unsupported(
-            explain(f"{name} is quantised, and its config does not say how large it is", do="load it and ask the model")
-        )
-    known = dtype_of(dtype) or getattr(config.get_text_config(), "dtype", None) or torch.float32
-    hf = weightless(AutoModelForCausalLM.from_config, config, known, attention)
-    with solid_norms(hf):
-        made: Model = wrap(hf, None, name=name, revision=None, attention=attention)
+    made = unloaded(model, dtype=dtype, attention=attention)
     return made.memory(
         (batch, pos),
         read=read,
@@ -85,6 +77,31 @@ def plan_memory(
         device=device,
         budget=budget,
     )
+
+
+def unloaded(
+    model: str | Path | PretrainedConfig, *, dtype: str | torch.dtype | None = None, attention: str = "eager"
+) -> Model:
+    """A model without weights, made from its config: it knows its sites, and plans can be made with it.
+
+    Args:
+        model: A hub id, a folder, or a transformers config; its weights are not looked at.
+        dtype: The dtype it would be loaded in; None for the one its config names.
+        attention: "eager" or "sdpa".
+
+    Raises:
+        LoadError: There is no such config, or digsite does not know the architecture.
+        Unsupported: The checkpoint is quantised.
+    """
+    name, config = _config(model)
+    if getattr(config, "quantization_config", None) is not None:
+        raise Unsupported(
+            explain(f"{name} is quantised, and its config does not say how large it is", do="load it and ask the model")
+        )
+    known = dtype_of(dtype) or getattr(config.get_text_config(), "dtype", None) or torch.float32
+    hf = weightless(AutoModelForCausalLM.from_config, config, known, attention)
+    with solid_norms(hf):
+        return wrap(hf, None, name=name, revision=None, attention=attention)
 
 
 def _config(model: str | Path | PretrainedConfig) -> tuple[str, Any]:
