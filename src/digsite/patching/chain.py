@@ -107,9 +107,9 @@ class ChainPatching(Result):
             else ""
         )
         return (
-            f"The step {top['step']!r} {what} {top['state']:.0%} of the {self.metric_name} (95 % "
-            f"{top['state_low']:.0%} to {top['state_high']:.0%}; null {top['null']:.0%}; n = {top['n']}), its words alone "
-            f"{top['written']:.0%}{anew}"
+            f"The step {top['step']!r} {what} {top['state']:.0%} of the {self.metric_name} "
+            f"(95 % {top['state_low']:.0%} to {top['state_high']:.0%}; null {top['null']:.0%}; n = {top['n']}), "
+            f"its words alone {top['written']:.0%}{anew}"
         )
 
 
@@ -320,9 +320,10 @@ class _Writer:
         return torch.tensor([self._whose(i, made, behind) for i, behind in enumerate(left)])
 
     def _whose(self, example: int, made: Generation, behind: int) -> int:
+        said = None if self.read is None else self.read(made.texts[example]).strip()
         for whose, side, spelled in zip((BASE, SOURCE), self.answers, self.spelled, strict=True):
-            if self.read is not None:
-                if self.read(made.texts[example]).strip() in spelled[example]:
+            if said is not None:
+                if said in spelled[example]:
                     return whose
             elif any(made.generated[example][behind : behind + len(ids)] == ids for ids in side[example]):
                 return whose

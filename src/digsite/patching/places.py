@@ -56,11 +56,11 @@ def span_positions(task: Task, name: str) -> Int[Tensor, "batch k"]:
     spans = task.row_spans(name)
     widths = spans[:, 1] - spans[:, 0]
     if bool((widths == 0).any()):
-        without = int((widths == 0).nonzero()[0])
+        without = (widths == 0).nonzero().flatten().tolist()
         raise BadInput(
             explain(
                 f"The span {name} is empty in some rows",
-                found=f"row {without} (example {int(task.example_rows[without])}) and {int((widths == 0).sum()) - 1} more",
+                found=f"{len(without)} rows, the first of example {int(task.example_rows[without[0]])}",
                 do="take the examples that have it",
             )
         )

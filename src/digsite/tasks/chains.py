@@ -169,7 +169,7 @@ def chain_task(
         BadInput: Pairs that do not line up; all of them are named.
 
     Caveats:
-        The answer is teacher-forced: it is scored after the text as given, whatever the model would have written itself.
+        The answer is teacher-forced: it is scored after the text as given, whatever the model would have written.
         `chain_patching(..., anew=True)` lets it write.
     """
     if len(clean) != len(corrupt) or not clean:
