@@ -38,7 +38,7 @@ def reasoner(name):
             name=name,
             description="the answer to the question in front",
             vocabulary=(*ASKED, *WORK, *ANSWERS, CUE),
-            length=4,
+            length=5,
             output=PROGRAMS[name],
             inputs=lambda: ((*row, CUE) for row in product(ASKED, WORK, ANSWERS)),
             judged=lambda row: [3],

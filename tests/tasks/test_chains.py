@@ -8,6 +8,7 @@ from architectures import CONFIGS, randomised
 from byte_tokenizer import CHATML, N_IDS, byte_tokenizer
 from digsite._core.errors import BadInput
 from digsite.circuits import eap, evaluate_circuit
+from digsite.models.generate import Sampling
 from digsite.patching import chain_patching
 from digsite.tasks import Chain, chain_task
 
@@ -16,22 +17,25 @@ from digsite.tasks import Chain, chain_task
 def model():
     config = CONFIGS["llama"]()
     config.vocab_size, config.max_position_embeddings = N_IDS, 256
-    return digsite.load(randomised(config), tokenizer=byte_tokenizer(template=CHATML), verify=False)
+    return digsite.load(
+        randomised(config), tokenizer=byte_tokenizer(template=CHATML, merges=(("5", "6"),)), verify=False
+    )
 
 
 def test_a_chain_has_the_tokens_of_its_whole_text(model):
-    made = Chain.of(model, {"question": "2+3?\n", "work": "\ntwo and three", "cue": " is"}, " 5")
-    whole = model.tokens(["2+3?\n\ntwo and three is 5"])
+    made = Chain.of(model, {"question": "2+3?5", "work": "6two and three", "cue": " is"}, " 5")
+    whole = model.tokens(["2+3?56two and three is 5"])
     assert [*made.ids, *made.answer] == whole.ids[0].tolist()
     assert made.bos == whole.bos == "added by the tokenizer"
-    # The two newlines are one token, which begins in the question.
-    assert made.spelled(made.steps["question"]).endswith("\n\n") and made.spelled(made.steps["work"]) == "two and three"
+    # 56 is one token, which begins in the question.
+    assert made.spelled(made.steps["question"]) == "<s>2+3?56"
+    assert made.spelled(made.steps["work"]) == "two and three"
     assert made.spelled(made.answer) == " 5"
 
 
 def test_an_answer_inside_a_token_is_refused(model):
     with pytest.raises(BadInput, match="The answer merges with the text before it"):
-        Chain.of(model, {"question": "a\n"}, "\n")
+        Chain.of(model, {"question": "is it 5"}, "6")
 
 
 def conversation(model, question, work, answer):
@@ -53,7 +57,7 @@ def test_what_a_model_wrote_is_a_chain_of_its_very_tokens(model):
         [chat.ids[0].tolist(), other.ids[0].tolist()], padding="left", turns=(*chat.turns, *other.turns),
         tokenizer=model.tokenizer,
     )  # fmt: skip
-    wrote = model.generate(prompts, max_new_tokens=12, stop_at=None)
+    wrote = model.generate(prompts, max_new_tokens=12, stop_at=None, sample=Sampling())
     for row, prompt in enumerate((chat, other)):
         text = wrote.texts[row]
         made = Chain.written(wrote, row, rf"(?P<work>.{{{len(text) - 2}}})(?P<answer>.)")
@@ -71,7 +75,7 @@ def chats(model):
 
 def test_circuit_methods_read_late_answers_behind_a_chat_template(model):
     task = chats(model)
-    assert task.keep == 3 and task.clean.strings[0][1] == "user"[0]
+    assert task.keep == 4 and task.spans["work"].tolist() != [[0, 0]] * 2
     clean, corrupt = (task.metric(model.run(tokens, logits=task.keep).logits) for tokens in (task.clean, task.corrupt))
     scores = eap(model, task, at=["user", "work"])
     assert scores.scores.abs().max() > 0

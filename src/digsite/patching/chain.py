@@ -181,10 +181,10 @@ def chain_patching(
                     do="use another corruption or another metric",
                 )
             )
-        found = [
-            _step(model, task, rows, at, direction, metric, batch_rows, seed) for at in track(named.values(), "steps")
-        ]
-        written, state, turned, null = (torch.stack(part) for part in zip(*found, strict=True))
+        # 2. and 4. Every step.
+        patched = _Patcher(model, task, rows, metric, batch_rows, seed)
+        found = [patched(at) for at in track(named.values(), "steps")]
+        written, state, right, null = (torch.stack(part) for part in zip(*found, strict=True))
         # 5. Written anew.
         writer = _Writer(model, task, rows, direction, read, max_new_tokens)
         again = [(writer(at, patched=True), writer(at, patched=False)) for at in named.values()] if anew else []
@@ -199,7 +199,7 @@ def chain_patching(
         written=written,
         state=state,
         null=null / span,
-        turned=turned,
+        turned=right if direction == "denoise" else ~right,
         anew=torch.stack([one for one, _ in again]) if again else none,
         alone=torch.stack([one for _, one in again]) if again else none,
         provenance=made_by(
@@ -225,19 +225,16 @@ def _steps(task: Task, steps: str | Sequence[str] | None) -> dict[str, Int[Tenso
     return found
 
 
-def _sites(model: Model) -> list[str]:
+def _stream(model: Model, tokens: Tokens) -> dict[str, Float[Tensor, "batch pos d_model"]]:
     """The whole stream: where each layer starts, and where the last one ends."""
-    return ["layers.*.resid_pre", f"layers.{model.n_layers - 1}.resid_post"]
+    sites = ["layers.*.resid_pre", f"layers.{model.n_layers - 1}.resid_post"]
+    run = model.run(tokens, read=sites, logits=None)
+    return {str(site): value for address in sites for site, value in run.each(address).items()}
 
 
-def _state(model: Model, tokens: Tokens, at: Tensor) -> dict[str, Tensor]:
-    """The stream of every layer at some positions of each row: site -> [row, k, d_model]."""
-    run = model.run(tokens, read=_sites(model), at=at, logits=None)
-    return {str(site): value for address in _sites(model) for site, value in run.each(address).items()}
-
-
-def _put(values: dict[str, Tensor], at: Tensor) -> list[Edit]:
-    return [replace(site, value, at=at) for site, value in values.items()]
+def _put(stream: dict[str, Tensor], at: Tensor) -> list[Edit]:
+    """Edits that put in another stream at some positions of each row; both have the same rows."""
+    return [replace(site, value, at=at) for site, value in stream.items()]
 
 
 def _scores(
@@ -248,24 +245,31 @@ def _scores(
     return task.metric(logits, metric).float(), task.metric(logits, "accuracy").bool()
 
 
-def _step(
-    model: Model, task: Task, rows: _Rows, at: Tensor, direction: str, metric: str | None, batch_rows: int, seed: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The metric with a step's words, with its state, whether the answer turns, and the change by the null."""
-    # 2. What is written, and the state.
-    written, _ = _scores(model, task, spoken(rows.base, rows.source, at), [], metric, batch_rows)
-    own, other = (_state(model, tokens, at) for tokens in rows)
-    state, right = _scores(model, task, rows.base, _put(other, at), metric, batch_rows)
-    turned = right if direction == "denoise" else ~right
-    # 4. The null, on the first examples.
-    few = torch.arange(min(len(task), NULL_EXAMPLES))
-    part = task.take(few)
-    mine = torch.isin(task.example_rows, few).nonzero().squeeze(1)
-    generator = torch.Generator().manual_seed(seed)
-    noised = {site: moved(own[site][mine], other[site][mine], generator) for site in own}
-    base = part.clean if direction == "noise" else part.require_corrupt()
-    null, _ = _scores(model, part, base, _put(noised, at[mine]), metric, batch_rows)
-    return written, state, turned, null - _scores(model, part, base, [], metric, batch_rows)[0]
+class _Patcher:
+    """The steps of a task patched one at a time; what all of them share is run once."""
+
+    def __init__(self, model: Model, task: Task, rows: _Rows, metric: str | None, batch_rows: int, seed: int):
+        self.model, self.task, self.rows, self.metric, self.batch_rows = model, task, rows, metric, batch_rows
+        own, self.source = (_stream(model, tokens) for tokens in rows)
+        # 4. The null, on the first examples.
+        few = torch.arange(min(len(task), NULL_EXAMPLES))
+        self.part, self.mine = task.take(few), torch.isin(task.example_rows, few).nonzero().squeeze(1)
+        base = rows.base
+        self.few = Tokens(base.ids[self.mine], base.mask[self.mine], bos=base.bos, tokenizer=base.tokenizer)
+        generator = torch.Generator().manual_seed(seed)
+        self.noised = {site: moved(own[site][self.mine], self.source[site][self.mine], generator) for site in own}
+        self.unmoved = self._scored(self.part, self.few, [])[0]
+
+    def __call__(self, at: Int[Tensor, "batch k"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The metric with a step's words and with its state, whether the answer is right then, the null's change."""
+        base, source = self.rows
+        written, _ = self._scored(self.task, spoken(base, source, at), [])
+        state, right = self._scored(self.task, base, _put(self.source, at))
+        null, _ = self._scored(self.part, self.few, _put(self.noised, at[self.mine]))
+        return written, state, right, null - self.unmoved
+
+    def _scored(self, task: Task, tokens: Tokens, edits: Sequence[Edit]) -> tuple[Tensor, Tensor]:
+        return _scores(self.model, task, tokens, edits, self.metric, self.batch_rows)
 
 
 def spoken(base: Tokens, source: Tokens, at: Int[Tensor, "batch k"]) -> Tokens:
@@ -315,7 +319,7 @@ class _Writer:
         base, source = (grid([ids[:stop] for ids, stop in zip(one, stops, strict=True)], **lay) for one in self.texts)
         left = [length - stop for length, stop in zip(self.task.prompt_lengths, stops, strict=True)]
         most = self.most or max(left) + self.task.keep
-        edits = _put(_state(self.model, source, mine), mine) if patched else []
+        edits = _put(_stream(self.model, source), mine) if patched else []
         made = self.model.generate(base, max_new_tokens=most, edits=edits)
         return torch.tensor([self._whose(i, made, behind) for i, behind in enumerate(left)])
 

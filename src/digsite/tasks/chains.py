@@ -69,7 +69,8 @@ class Chain:
             if textual:
                 first = not parts
                 parts += _together(model, some, first=first)
-                bos = model.tokens(["".join(map(str, dict(some).values()))]).bos if first else bos
+                text = "".join(str(part) for name, part in some if name != "answer")
+                bos = model.tokens([text]).bos if first and text else bos
             else:
                 for name, step in some:
                     bos = step.bos if isinstance(step, Tokens) and not parts else bos
@@ -220,7 +221,7 @@ def _together(model: Model, some: Sequence[tuple[str, Any]], *, first: bool) -> 
     for _, part in some:
         ends.append(ends[-1] + len(part))
     cuts = [0, *(bisect_left(begins, end) for end in ends[1:])]
-    if some[-1][0] == "answer" and cuts[-2] < len(begins) and begins[cuts[-2]] != ends[-2]:
+    if some[-1][0] == "answer" and cuts[-2] and offsets[cuts[-2] - 1][1] > ends[-2]:
         raise BadInput(
             explain(
                 "The answer merges with the text before it",
