@@ -111,7 +111,7 @@ def test_gradients_of_long_answers_are_what_cutting_a_little_does(model, task):
 
 
 def test_searches_take_long_answers(model, task):
-    found = acdc(model, task, 0.5, metric="kl")
+    found = acdc(model, task, 0.01, metric="kl")
     assert 0 < len(found) <= len(found.space)
     scores = eap(model, task)
     judged = faithfulness(model, task, scores, shares=(0.1, 1.0), random_circuits=1, resamples=2)

@@ -168,7 +168,7 @@ def evaluate(
     ask = examples.of(task)
     loaded = loading.load(model)
     asked = ask(loaded)
-    found = _read(circuit, loaded)
+    found = read_circuit(circuit, loaded)
     space = edge_space(loaded)
     same_space(space, [found])
     generator = torch.Generator().manual_seed(examples.seed)
@@ -287,7 +287,7 @@ def minimise(
     ask = examples.of(task)
     loaded = loading.load(model)
     asked = ask(loaded)
-    found = _read(circuit, loaded)
+    found = read_circuit(circuit, loaded)
     say_needs(loaded, asked, 2 * len(found) * len(asked.clean))
     smaller = minimise_circuit(loaded, asked, found, share=share, how=how)
     _show_circuit(smaller, saving, {"model": loaded.name, "task": asked.summary(), "before": len(found)})
@@ -321,7 +321,8 @@ def _size(text: str) -> int | float:
         ) from None
 
 
-def _read(path: Path, model: "Model") -> "Circuit":
+def read_circuit(path: Path, model: "Model") -> "Circuit":
+    """A circuit from a folder that --out wrote, or from a file of EAP-IG or MIB."""
     from digsite.graphs import Circuit, read_mib
 
     return read_mib(path, model) if path.suffix in (".json", ".pt") else Circuit.load(path)

@@ -31,7 +31,7 @@ from digsite.sites import Site
 
 RECORD, UNDO = "baked.json", "undo.safetensors"
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
-"""How far logits of the copy may lie from those of the edited model, as a share of the largest; 0.02 in other dtypes."""
+"""How far logits of the copy may lie from those of the edited model, over the largest logit; 0.02 in other dtypes."""
 
 Changes = dict[str, Callable[[Tensor], Tensor]]
 """Name of a parameter -> from the old tensor to the new one."""
@@ -192,12 +192,13 @@ def _without(block: Block, site: Site, module: nn.Module) -> Callable[[Tensor], 
     if site.head is None:
         return torch.zeros_like
     assert block.heads is not None and isinstance(site.head, int)
-    inputs = slice(site.head * block.heads.d_head, (site.head + 1) * block.heads.d_head)
     transposed = type(module).__name__ == "Conv1D"
+    head, count = site.head, block.heads.n_heads
 
     def new(weight: Tensor) -> Tensor:
         weight = weight.clone()
-        (weight if transposed else weight.T)[inputs] = 0
+        by_head = (weight if transposed else weight.T).unflatten(0, (count, -1))
+        by_head[head] = 0
         return weight
 
     return new

@@ -7,7 +7,7 @@
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -26,27 +26,6 @@ from digsite.patching.sets import random_flags
 HOW = ("mean", "zero", "resample")
 BATCH = 64
 """Rows in one pass over the text that a mean is taken over."""
-
-
-class Cut(Protocol):
-    """A part of a model, and others of its size, that can be cut on any rows."""
-
-    names: tuple[str, ...]
-    """What the part is made of."""
-    what: str
-    """What those are: "edges", or "heads and MLPs"."""
-    own: Tensor
-    """The part."""
-
-    def random(self, count: int, *, seed: int) -> list[Tensor]:
-        """Parts of the same size, drawn at random."""
-        ...
-
-    def logits(
-        self, tokens: Tokens, parts: Sequence[Tensor], keep: int
-    ) -> Iterator[Float[Tensor, "batch columns vocab"]]:
-        """The last columns of the logits without each part in turn."""
-        ...
 
 
 def node_edits(model: Model, nodes: Sequence[str], *, how: str = "mean", over: Any = None) -> list[Edit]:
@@ -71,7 +50,7 @@ def node_edits(model: Model, nodes: Sequence[str], *, how: str = "mean", over: A
 
 
 class NodeCut:
-    """Heads and MLPs.
+    """Heads and MLPs, and others of their number, that can be cut on any rows.
 
     Args:
         model: The model.
@@ -79,6 +58,10 @@ class NodeCut:
         how: "mean", "zero" or "resample".
         over: Tokens or corpus that a mean is taken over.
         seed: For "resample".
+
+    Attributes:
+        names: What is cut.
+        own: The same as flags.
     """
 
     what = "heads and MLPs"
@@ -114,7 +97,7 @@ class NodeCut:
 
 
 class EdgeCut:
-    """The edges of a circuit.
+    """The edges of a circuit, and others of their number, that can be cut on any rows.
 
     Args:
         model: The model.
@@ -122,6 +105,10 @@ class EdgeCut:
         how: "mean", "zero" or "resample".
         over: Tokens or corpus that a mean is taken over.
         seed: For "resample".
+
+    Attributes:
+        names: What is cut.
+        own: The same as flags.
     """
 
     what = "edges"
@@ -172,6 +159,9 @@ class EdgeCut:
         if total is None:
             raise BadInput(explain("A mean needs a text to be taken over", found="an empty one"))
         return total.map(lambda x: (x / count).to(self.model.dtype))
+
+
+Cut = NodeCut | EdgeCut
 
 
 def other_rows(tokens: Tokens, seed: int) -> Int[Tensor, " batch"]:
