@@ -16,61 +16,64 @@ from digsite.graphs import edge_space
 from digsite.graphs.circuit import circuit
 from digsite.models.load import wrap
 from digsite.models.made_by import made_by
-from digsite.tasks import Chain, chain_task
-from digsite.toys.compiled import Program, aggregate, compile_program, select, sequence_map
+from digsite.tasks import Task
+from digsite.toys.compiled import Hardness, Program, aggregate, compile_program, map_, select, total
 from paired import paired_task
 
-LETTERS = ("a", "b", "c", "d")
+VALUES = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}
 
 
 @lru_cache
 def two_abilities():
-    """A model that gives the first letter after "1" and the second one after "2": one head for each."""
+    """A model that weighs the first letter after "1" and the second one after "2": one head for each."""
 
     def output(tokens, indices):
-        first, second = (
-            aggregate(select(indices, None, lambda index, place=place: index == place), tokens) for place in (0, 1)
-        )
-        both = sequence_map(lambda a, b: f"{a}{b}", first, second)
-        return sequence_map(lambda pair, cue: pair[0 if cue == "1" else -1], both, tokens)
+        weight = map_(lambda token: VALUES.get(token, 0.0), tokens, number=True)
+        marks = [
+            map_(lambda token, cue=cue: cue if token == cue else "no", tokens, domain=(cue, "no")) for cue in ("1", "2")
+        ]
+        heads = [
+            aggregate(select(indices, mark, lambda index, cue, place=place: index == place and cue != "no"), weight)
+            for place, mark in enumerate(marks)
+        ]
+        return total(*((1, head) for head in heads))
 
-    made = compile_program(
+    return compile_program(
         Program(
             name="two abilities",
-            description="the first letter after 1, the second after 2",
-            vocabulary=(*LETTERS, "1", "2"),
+            description="the weight of the first letter after 1, of the second after 2",
+            vocabulary=(*VALUES, "1", "2"),
             length=3,
             output=output,
-            inputs=lambda: product(LETTERS, LETTERS, "12"),
+            inputs=lambda: product(VALUES, VALUES, "12"),
             judged=lambda row: [2],
-        )
+        ),
+        Hardness(decoys=3),
     )
-    return made
 
 
 def asking(cue):
-    """Pairs that differ in the letter that the cue asks for."""
-    model, place = two_abilities().model, int(cue) - 1
-    sides = [], []
-    for a, b, c in product(LETTERS, repeat=3):
-        if a != b:
-            for side, letter in zip(sides, (a, b), strict=True):
-                letters = [letter, c] if place == 0 else [c, letter]
-                side.append(Chain.of(model, {"letters": " ".join(letters), "cue": f" {cue}"}, f" {letter}"))
-    return chain_task(model, *sides, name=f"after {cue}")
+    """Pairs that differ in the letter that the cue asks for; the heavier one is clean."""
+    rows = [(a, b, c) for a, b, c in product(VALUES, repeat=3) if VALUES[a] > VALUES[b]]
+    texts = [[f"{letter} {c} 1" if cue == "1" else f"{c} {letter} 2" for letter in (a, b)] for a, b, c in rows]
+    frame = [{"clean": a, "corrupt": b, "right": " value", "wrong": " 1"} for a, b in texts]
+    return Task.from_frame(two_abilities().model, frame, name=f"after {cue}")
 
 
 def heads_that_fetch():
-    """The head that fetches the first letter, and the one that fetches the second, by what they attend to."""
-    model = two_abilities().model
-    run = model.run(asking("1").clean, read=["layers.*.attn.pattern"])
-    found = {}
-    for site, pattern in run.each("layers.*.attn.pattern").items():
-        for head in range(model.n_heads):
-            at = int(pattern[:, head, -1].mean(0).argmax())
-            if f"layers.{site.layer}.attn.result[{head}]" in two_abilities().nodes and at in (1, 2):
-                found[at] = f"layers.{site.layer}.attn.z[{head}]"
-    return found[1], found[2]
+    """The head that fetches the first letter, and the one that fetches the second, by where they attend."""
+    model, found = two_abilities().model, []
+    for place, cue in enumerate(("1", "2")):
+        run = model.run(asking(cue).clean, read=["layers.*.attn.pattern"])
+        found += [
+            f"layers.{site.layer}.attn.z[{head}]"
+            for site, pattern in run.each("layers.*.attn.pattern").items()
+            for head in range(model.n_heads)
+            if float(pattern[:, head, -1, 1 + place].min()) > 0.9
+            and (f"layers.{site.layer}.attn.result[{head}]", "logits") in two_abilities().edges
+        ]
+    assert len(found) == 2
+    return found
 
 
 def test_switching_one_ability_off_leaves_the_other():
@@ -88,7 +91,7 @@ def test_the_edges_of_an_ability_are_surgical_and_all_edges_are_not():
     made, heads = two_abilities(), heads_that_fetch()
     writer = heads[0].replace("attn.z", "attn.result")
     space, model = edge_space(made.model), made.model
-    edges = [edge for edge in made.edges if edge[0] == writer]
+    edges = [(writer, "logits")]
 
     def claim(kept):
         return circuit(space, kept, name="after 1", method="by hand", provenance=made_by("test", model))
