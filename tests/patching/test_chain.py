@@ -101,7 +101,7 @@ def test_a_state_patch_is_one_edited_run_by_hand_and_positions_are_absolute():
         places = list(range(start, start + len(steps["step 1"])))
         logits = []
         for row in (task.right.rows[i, 0], task.wrong.rows[i, 0]):
-            clean, corrupt = (tokens[int(row)] for tokens in (task.clean, task.corrupt))
+            clean, corrupt = (tokens[int(row)] for tokens in (task.clean, task.require_corrupt()))
             donor = model.run(corrupt, read=["layers.*.resid_pre", "layers.2.resid_post"])
             sites = [*(f"layers.{layer}.resid_pre" for layer in range(3)), "layers.2.resid_post"]
             edits = [digsite.patch(site, donor, at=places) for site in sites]

@@ -9,6 +9,7 @@ from byte_tokenizer import CHATML, N_IDS, byte_tokenizer
 from digsite._core.errors import BadInput
 from digsite.circuits import eap, evaluate_circuit
 from digsite.models.generate import Sampling
+from digsite.models.tokens import grid
 from digsite.patching import chain_patching
 from digsite.tasks import Chain, chain_task
 
@@ -53,7 +54,7 @@ def test_a_conversation_keeps_its_template_and_its_turns_are_steps(model):
 def test_what_a_model_wrote_is_a_chain_of_its_very_tokens(model):
     chat, _ = conversation(model, "2+3?", "x", " 5")
     other, _ = conversation(model, "what is 3+4?", "x", " 5")
-    prompts = digsite.models.tokens.grid(
+    prompts = grid(
         [chat.ids[0].tolist(), other.ids[0].tolist()], padding="left", turns=(*chat.turns, *other.turns),
         tokenizer=model.tokenizer,
     )  # fmt: skip

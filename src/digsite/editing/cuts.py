@@ -197,7 +197,7 @@ def _means(model: Model, names: Sequence[str], over: Any) -> dict[str, Tensor]:
     return {site: value for site, value in found.items() if isinstance(value, Tensor)}
 
 
-def _of(value: Float[Tensor, "*lead d"], name: str) -> Tensor:
+def _of(value: Float[Tensor, "*lead d_in"], name: str) -> Tensor:
     """The part of a site's value that is a node's: one head of z, or all of an MLP's output."""
     site, _, head = name.partition("[")
     return value if site.endswith("mlp.out") else value[..., int(head.rstrip("]")), :]

@@ -8,6 +8,7 @@
 4. Shares are over the examples in which the model gives the right answer to both texts as they are.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -77,7 +78,7 @@ class CopyTest(Result):
     def turned_by_chance(self) -> tuple[float, float, float]:
         """Share of draws of the null that turn the answer, with a 95 % bootstrap interval over the known examples."""
         if not len(self.null):
-            return (float("nan"),) * 3
+            return math.nan, math.nan, math.nan
         each = self.null[:, self.known].double().mean(0)
         low, high = bootstrap_interval(each)
         return float(each.mean()), float(low), float(high)
