@@ -77,6 +77,8 @@ def test_disable_says_what_else_breaks_and_bakes_a_copy(found, tmp_path):
     assert shown.code == 0 and "heads and MLPs (zero)" in shown.out and (tmp_path / "copy" / "baked.json").is_file()
     refused = run("circuit", "disable", *words[:7], "--bake", str(tmp_path / "more"))
     assert refused.code == 1 and "Only whole heads and MLPs, at zero or a mean, can be baked" in refused.err
+    refused = run("circuit", "disable", *words[:7], "--figure", str(tmp_path / "a.svg"))
+    assert refused.code == 1 and "circuit disable draws no figure" in refused.err
 
 
 def test_a_circuit_overlaps_with_itself(found):

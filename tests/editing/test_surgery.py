@@ -144,8 +144,7 @@ def test_what_is_measured_is_what_the_edits_do():
     torch.testing.assert_close(found.changes[2].after, torch.stack(loss), rtol=1e-4, atol=1e-5)
 
 
-def test_a_circuit_cut_to_resampled_prompts_is_evaluation_with_the_rest_kept():
-    """With edges cut to zero, disabling a circuit is evaluating its complement."""
+def test_disabling_a_circuit_is_evaluating_what_is_left():
     model, task = model_of("llama"), paired_task(5)
     space = edge_space(model)
     some = space.real & (torch.rand(space.real.shape, generator=torch.Generator().manual_seed(0)) < 0.2)

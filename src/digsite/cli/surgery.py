@@ -57,6 +57,8 @@ def disable(
         random_parts: How many random parts of the same size are cut for comparison.
     """
     saving.check()
+    if saving.figure is not None:
+        raise BadInput(explain("circuit disable draws no figure", do="leave --figure out; --out and --json have all"))
     if bake is not None:
         if not nodes or how == "resample":
             found = f"--how {how}" if nodes else "no --nodes"

@@ -190,6 +190,7 @@ def disable(
     Raises:
         BadInput: Nothing to cut, an unknown node, a circuit of another model, or a way that does not exist.
         ShapeMismatch: Resampling a row that has no other of its length.
+        Unsupported: A circuit in a model that is not a sum of heads and MLPs that read one stream.
 
     Units:
         Of each metric. KL in nats per token: mean over predicted tokens of KL(model ‖ model without the part).

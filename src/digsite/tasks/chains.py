@@ -93,7 +93,7 @@ class Chain:
             question: Name of the prompt as a step, where it is not a conversation whose turns have names.
 
         Raises:
-            BadInput: The text does not match, or a step begins inside a token.
+            BadInput: The text does not match, or the answer begins inside a token.
         """
         tokenizer, text = generation.tokens.tokenizer, generation.texts[row]
         found = re.search(pattern, text, re.DOTALL)
