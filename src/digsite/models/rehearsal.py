@@ -233,9 +233,7 @@ def _backward(visit: Visit, logits: Tensor | None) -> None:
 
 def _cache_bytes(cache: Any) -> int:
     """What the layers of a KV cache hold (a window that is a view of more is copied at the next token)."""
-    return sum(
-        x.nbytes for layer in getattr(cache, "layers", ()) for x in tree_leaves(vars(layer)) if isinstance(x, Tensor)
-    )
+    return sum(x.nbytes for layer in getattr(cache, "layers", ()) for x in tree_leaves(vars(layer)) if isinstance(x, Tensor))
 
 
 def _recorded(visit: Visit) -> tuple[dict[str, int], dict[str, int], set[int]]:
