@@ -32,18 +32,39 @@ _ROOMS = {
     "digsite.sites": ["Site"],
     "digsite.artifacts": ["Result", "load_result"],
     "digsite.lenses": ["logit_lens"],
-    "digsite.patching": ["activation_patching", "direct_attribution", "ablation", "components"],
+    "digsite.patching": [
+        "activation_patching",
+        "direct_attribution",
+        "ablation",
+        "components",
+        "chain_patching",
+        "copy_test",
+    ],
     "digsite.graphs": ["Circuit"],
     "digsite.circuits": ["eap", "eap_ig", "relp", "acdc", "evaluate_circuit", "faithfulness"],
+    "digsite.editing": ["disable"],
     "digsite.investigations": ["investigate"],
 }
 _WHERE = {name: room for room, names in _ROOMS.items() for name in names}
-_ROOM_NAMES = ("models", "tasks", "sites", "artifacts", "lenses", "patching", "graphs", "circuits", "toys", "viz")
+_ROOM_NAMES = (
+    "models",
+    "tasks",
+    "sites",
+    "artifacts",
+    "lenses",
+    "patching",
+    "graphs",
+    "circuits",
+    "editing",
+    "toys",
+    "viz",
+)
 
 if TYPE_CHECKING:
-    from digsite import artifacts, circuits, graphs, lenses, models, patching, sites, tasks, toys, viz  # noqa: F401
+    from digsite import artifacts, circuits, editing, graphs, lenses, models, patching, sites, tasks, toys, viz  # noqa: F401
     from digsite.artifacts import Result, load_result  # noqa: F401
     from digsite.circuits import acdc, eap, eap_ig, evaluate_circuit, faithfulness, relp  # noqa: F401
+    from digsite.editing import disable  # noqa: F401
     from digsite.graphs import Circuit  # noqa: F401
     from digsite.investigations import investigate  # noqa: F401
     from digsite.lenses import logit_lens  # noqa: F401
@@ -64,7 +85,14 @@ if TYPE_CHECKING:
         scale,
         swap,
     )
-    from digsite.patching import ablation, activation_patching, components, direct_attribution  # noqa: F401
+    from digsite.patching import (  # noqa: F401
+        ablation,
+        activation_patching,
+        chain_patching,
+        components,
+        copy_test,
+        direct_attribution,
+    )
     from digsite.sites import Site  # noqa: F401
     from digsite.tasks import Corpus, Task  # noqa: F401
 

@@ -60,6 +60,41 @@ def test_export_writes_a_file_that_evaluate_reads_as_the_same_circuit(found, tmp
     assert document("circuit", "evaluate", *words)["size"] == made["size"]
 
 
+def test_disable_says_what_else_breaks_and_bakes_a_copy(found, tmp_path):
+    folder, _ = found
+    (tmp_path / "text.txt").write_text("The capital of Cuba is Havana. " * 20)
+    words = [
+        str(folder),
+        *ASK,
+        "--others",
+        "capital-of",
+        "--neutral",
+        str(tmp_path / "text.txt"),
+        "--random-parts",
+        "1",
+    ]
+    told = document("circuit", "disable", *words, "--json")
+    assert set(told) <= keys_of("disable") and set(told["changes"][0]) <= keys_of("disable")
+    assert [one["on"] for one in told["changes"]] == ["ioi", "capital-of", "neutral text", "neutral text"]
+    shown = run(
+        "circuit",
+        "disable",
+        *words[:7],
+        "--random-parts",
+        "1",
+        "--nodes",
+        "--how",
+        "zero",
+        "--bake",
+        str(tmp_path / "copy"),
+    )
+    assert shown.code == 0 and "heads and MLPs (zero)" in shown.out and (tmp_path / "copy" / "baked.json").is_file()
+    refused = run("circuit", "disable", *words[:7], "--bake", str(tmp_path / "more"))
+    assert refused.code == 1 and "Only whole heads and MLPs, at zero or a mean, can be baked" in refused.err
+    refused = run("circuit", "disable", *words[:7], "--figure", str(tmp_path / "a.svg"))
+    assert refused.code == 1 and "circuit disable draws no figure" in refused.err
+
+
 def test_a_circuit_overlaps_with_itself(found):
     folder, made = found
     told = document("circuit", "compare", str(folder), str(folder), "--json")

@@ -31,6 +31,7 @@ from digsite.circuits.slopes import Inputs, Slopes, contract
 from digsite.circuits.written import Outputs, sites
 from digsite.graphs import EdgeSpace, edge_space
 from digsite.models import Edit, Model, Tokens, made_by, replace
+from digsite.patching.places import lined_up
 from digsite.tasks import Task
 
 BATCH = 32
@@ -192,7 +193,7 @@ def attribute(
         batch: Examples in one pass.
         frozen: Norms divide by a constant.
     """
-    check_pairs(task)
+    lined_up(task)
     space, outputs, inputs = edge_space(model), Outputs(model), Inputs(model, frozen=frozen)
     names = places(task, at).names
     scores, metrics = [], []
@@ -286,25 +287,6 @@ def _between(ends: Ends, inputs: Inputs, site: str, clean: Tensor, corrupt: Tens
 # -- the examples ----------------------------------------------------------------------------------------------------
 def _corrupt(task: Task) -> Tokens:
     return task.require_corrupt()
-
-
-def check_pairs(task: Task) -> None:
-    """Refuses a task whose pairs do not line up, position by position.
-
-    Raises:
-        BadInput: No corrupt prompts, or prompts of different length.
-    """
-    clean, corrupt = task.clean, task.require_corrupt()
-    if clean.ids.shape != corrupt.ids.shape or not torch.equal(clean.mask, corrupt.mask):
-        a, b = clean.lengths, corrupt.lengths
-        wrong = next(i for i, pair in enumerate(zip(a, b, strict=True)) if pair[0] != pair[1])
-        raise BadInput(
-            explain(
-                "Clean and corrupt prompts must have the same length: edges join what stands at the same position",
-                found=f"row {wrong} has {a[wrong]} tokens clean and {b[wrong]} corrupt",
-                do="use a corruption that keeps the length, or take only the pairs of equal length",
-            )
-        )
 
 
 def check_differs(task: Task, clean: Tensor, corrupt: Tensor, metric: str | None) -> None:

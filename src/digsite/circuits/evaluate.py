@@ -20,12 +20,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from digsite._core.errors import BadInput, ShapeMismatch, explain
-from digsite.circuits.attribution import BATCH, check_pairs
+from digsite.circuits.attribution import BATCH
 from digsite.circuits.mux import EdgeMux
 from digsite.circuits.places import places
 from digsite.circuits.written import Outputs, Written, sites
 from digsite.graphs import Edge, EdgeSpace
 from digsite.models import Model
+from digsite.patching.places import lined_up
 from digsite.tasks import Task
 
 HOW = ("corrupt", "zero", "mean", "resample")
@@ -70,7 +71,7 @@ class Cutter:
             raise BadInput(explain(f"{wrong!r} is not a way to cut edges", possible=possible, near=wrong))
         if semantics == "edge" and how != "corrupt":
             raise BadInput(explain("Edge semantics runs the corrupt prompt", found=f"how={how!r}", do='how="corrupt"'))
-        check_pairs(task)
+        lined_up(task)
         self.task, self.metric, self.semantics = task, metric, semantics
         self.parts = [task.take(slice(start, start + batch)) for start in range(0, len(task), batch)]
         self.muxes = []

@@ -25,13 +25,14 @@ from digsite._core.errors import BadInput, NoSuchSite, explain
 from digsite._core.numerics import bootstrap_interval
 from digsite._core.progress import track
 from digsite.artifacts import Result
-from digsite.circuits.attribution import BATCH, check_pairs
+from digsite.circuits.attribution import BATCH
 from digsite.circuits.mux import EdgeMux, Pass
 from digsite.circuits.written import Outputs, Written, sites
 from digsite.graphs import EdgeSpace, edge_space
 from digsite.graphs.edges import LOGITS
 from digsite.models import Model, made_by
 from digsite.patching import moved
+from digsite.patching.places import lined_up
 from digsite.tasks import Task
 
 DIRECTIONS = ("noise", "denoise")
@@ -150,7 +151,7 @@ def path_patching(
     for asked, possible in ((direction, DIRECTIONS), (through, THROUGH)):
         if asked not in possible:
             raise BadInput(explain(f"{asked!r} is not a way to patch paths", possible=possible, near=asked))
-    check_pairs(task)
+    lined_up(task)
     space = edge_space(model)
     to = _named(model, receivers, space.readers, "reads")
     given = space.writers if senders is None else _named(model, senders, space.writers, "writes to")

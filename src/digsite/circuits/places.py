@@ -13,6 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from digsite._core.errors import BadInput, explain
+from digsite.patching.places import places as columns
 from digsite.tasks import Task
 
 ALL, EACH, ELSEWHERE = "all", "each", "elsewhere"
@@ -40,32 +41,23 @@ def places(task: Task, at: str | Sequence[str] | None) -> Places:
 
     Args:
         task: The task.
-        at: None for all positions together, "each" for every position, or names of spans; what is in none of them is
-            a place of its own, "elsewhere".
+        at: As for `activation_patching`: None for all positions together, "each", or names of spans; what is in none
+            of them is a place of its own, "elsewhere".
 
     Raises:
         BadInput: "each" with prompts of several lengths, unknown spans, or spans that overlap.
     """
     if at is None:
         return EVERYWHERE
-    tokens = task.clean
-    column = torch.arange(tokens.ids.shape[1]) - torch.tensor(tokens.starts)[:, None]
-    if at == EACH:
-        if len(set(tokens.lengths)) > 1:
-            raise BadInput(
-                explain(
-                    'at="each" needs prompts of one length',
-                    found=f"{min(tokens.lengths)} to {max(tokens.lengths)} tokens",
-                    do="name spans, or take the examples of one template",
-                )
-            )
-        return Places(tuple(map(str, range(tokens.lengths[0]))), column.clamp(min=0))
-    names = [at] if isinstance(at, str) else list(at)
-    spans = [task.row_spans(name) for name in names]
-    taken = torch.stack([(column >= span[:, :1]) & (column < span[:, 1:]) for span in spans])
+    found = dict(columns(task, at))
+    taken = torch.zeros(len(found), *task.clean.ids.shape, dtype=torch.bool)
+    for flags, there in zip(taken, found.values(), strict=True):
+        flags.scatter_(1, there, torch.ones_like(there, dtype=torch.bool))
     if bool((taken.sum(0) > 1).any()):
-        raise BadInput(explain("Spans overlap, so an edge would be counted twice", found=", ".join(names)))
-    return Places((*names, ELSEWHERE), torch.cat([taken, ~taken.any(0, keepdim=True)]).int().argmax(0))
+        raise BadInput(explain("Places overlap, so an edge would be counted twice", found=", ".join(found)))
+    if at == EACH:  # nothing is left but padding, where nothing is read
+        return Places(tuple(found), taken.int().argmax(0))
+    return Places((*found, ELSEWHERE), torch.cat([taken, ~taken.any(0, keepdim=True)]).int().argmax(0))
 
 
 def asked(names: Sequence[str]) -> str | list[str] | None:

@@ -21,10 +21,11 @@ from torch import Tensor
 from digsite._core.cost import count_backward, measure
 from digsite._core.numerics import require_finite
 from digsite._core.progress import track
-from digsite.circuits.attribution import BATCH, check_differs, check_pairs
+from digsite.circuits.attribution import BATCH, check_differs
 from digsite.circuits.nodes import NodeScores
 from digsite.graphs import edge_space
 from digsite.models import Edit, Model, apply, made_by, replace
+from digsite.patching.places import lined_up
 from digsite.tasks import Task
 
 HEADS = ("q", "k", "v", "z")
@@ -104,7 +105,7 @@ def atp_star(
 def _node_scores(
     model: Model, task: Task, method: str, call: str, *, qk_fix: bool, grad_drop: bool, metric: str | None, batch: int
 ) -> NodeScores:
-    check_pairs(task)
+    lined_up(task)
     edge_space(model)  # refuses models without such nodes
     grad_drop = grad_drop and model.n_layers > 1
     scores, clean, corrupt = [], [], []

@@ -168,7 +168,7 @@ def evaluate(
     ask = examples.of(task)
     loaded = loading.load(model)
     asked = ask(loaded)
-    found = _read(circuit, loaded)
+    found = read_circuit(circuit, loaded)
     first = (how, semantics)
     ways = [first, *(way for way in WAYS if way != first)] if side_by_side else [first]
     masks = len(ways) * (random_circuits + 7) + (len(found) if minimality else 0)
@@ -278,7 +278,7 @@ def minimise(
     ask = examples.of(task)
     loaded = loading.load(model)
     asked = ask(loaded)
-    found = _read(circuit, loaded)
+    found = read_circuit(circuit, loaded)
     say_needs(loaded, asked, 2 * len(found) * len(asked.clean))
     smaller = minimise_circuit(loaded, asked, found, share=share, how=how)
     _show_circuit(smaller, saving, {"model": loaded.name, "task": asked.summary(), "before": len(found)})
@@ -312,7 +312,8 @@ def _size(text: str) -> int | float:
         ) from None
 
 
-def _read(path: Path, model: "Model") -> "Circuit":
+def read_circuit(path: Path, model: "Model") -> "Circuit":
+    """A circuit from a folder that --out wrote, or from a file of EAP-IG or MIB."""
     from digsite.graphs import Circuit, read_mib
 
     return read_mib(path, model) if path.suffix in (".json", ".pt") else Circuit.load(path)

@@ -22,6 +22,7 @@ from digsite.cli.investigate import investigate
 from digsite.cli.lens import lens
 from digsite.cli.patch import patch
 from digsite.cli.scoreboard import scoreboard
+from digsite.cli.surgery import disable
 
 _HELP = """From a Hugging Face model and a question to an explanation that was tested.
 
@@ -44,6 +45,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.meta.suppress_keyboard_interrupt = False
+circuit.app.command(disable)
 for command in (investigate, lens, patch, generate, circuit.app, scoreboard, task.app, model.app, toys.app):
     app.command(command)
 for place, name in enumerate(name for name in app if not name.startswith("-")):

@@ -27,6 +27,7 @@ from digsite._core.numerics import bootstrap_interval
 from digsite._core.progress import track
 from digsite.artifacts import Result
 from digsite.models import Model, Resumable, Run, Tokens, apply, made_by
+from digsite.patching.places import At, places
 from digsite.sites import SITES, Site
 from digsite.tasks import Task
 
@@ -34,6 +35,7 @@ _SPREADING = {"resid_pre", *(f"attn.{name}" for name in ["norm", "norm.scale", "
 """Sites that reach later positions in their own layer; what comes after attention has mixed waits for the next one."""
 ROWS = 512
 """Rows in one batched pass."""
+DIRECTIONS = ("denoise", "noise")
 NULL_EXAMPLES = 32
 """Examples on which the null is measured."""
 
@@ -117,7 +119,7 @@ def activation_patching(
     sites: str | Sequence[str],
     *,
     direction: str = "denoise",
-    at: str | int | Sequence[str] | None = None,
+    at: At = None,
     metric: str | None = None,
     batch_rows: int = ROWS,
     seed: int = 0,
@@ -152,12 +154,12 @@ def activation_patching(
         Denoising finds what is enough in an otherwise corrupt run, noising what is needed in an otherwise clean one;
         they agree only where there is one path. Effects of cells do not add up.
     """
-    if direction not in ("denoise", "noise"):
-        raise BadInput(explain(f"direction={direction!r} does not exist", possible=["denoise", "noise"]))
+    if direction not in DIRECTIONS:
+        raise BadInput(explain(f"direction={direction!r} does not exist", possible=DIRECTIONS))
     clean, corrupt = task.clean, task.require_corrupt()
     base_tokens, source_tokens = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
     found = [s for a in ([sites] if isinstance(sites, str) else sites) for s in model.anatomy.expand(a)]
-    cells = [cell for site in found for cell in _cells(model, task, site, at)]
+    cells = [cell for site in found for cell in _cells(task, site, at)]
     wholes = tuple(dict.fromkeys(f"layers.{site.layer}.{site.name}" for site in found))
     with measure() as cost:
         # 1. The two ends.
@@ -197,40 +199,10 @@ def activation_patching(
     )
 
 
-def _cells(model: Model, task: Task, site: Site, at: str | int | Sequence[str] | None) -> list[Cell]:
+def _cells(task: Task, site: Site, at: At) -> list[Cell]:
     if not isinstance(site.layer, int):
         raise Unsupported(explain(f"{site} is not inside a layer", do="patch layers.0.resid_pre or a later site"))
-    tokens, n = task.clean, len(task.clean)
-    if at is None:
-        return [Cell(site, "all", torch.zeros(n, 0, dtype=torch.long))]
-    starts = torch.tensor(tokens.starts)
-    if isinstance(at, int):
-        places = tokens.places(at)
-        return [Cell(site, f"position {at}", places.columns.unsqueeze(1))]
-    if at == "each":
-        if len(set(tokens.lengths)) > 1:
-            raise BadInput(
-                explain(
-                    'at="each" needs prompts of one length',
-                    found=f"{min(tokens.lengths)} to {max(tokens.lengths)} tokens",
-                    do="name spans (at=['S2']), or take the examples of one template",
-                )
-            )
-        return [Cell(site, str(p), (starts + p).unsqueeze(1)) for p in range(tokens.lengths[0])]
-    cells = []
-    for name in [at] if isinstance(at, str) else at:
-        if name == "answer":
-            cells.append(Cell(site, name, tokens.places(task.answer_position).columns.unsqueeze(1)))
-            continue
-        spans = task.row_spans(name)
-        widths = spans[:, 1] - spans[:, 0]
-        if bool((widths != widths[0]).any()) or int(widths[0]) == 0:
-            raise BadInput(
-                explain(f"The span {name} has another width in different rows", found=f"{sorted(set(widths.tolist()))}")
-            )
-        offsets = torch.arange(int(widths[0]))
-        cells.append(Cell(site, name, starts[:, None] + spans[:, :1] + offsets))
-    return cells
+    return [Cell(site, name, columns) for name, columns in places(task, at)]
 
 
 def _sweep(

@@ -4,6 +4,8 @@ from digsite.tasks.agreement import subject_verb_agreement as subject_verb_agree
 from digsite.tasks.answers import Answers as Answers
 from digsite.tasks.brackets import brackets as brackets
 from digsite.tasks.build import build as build
+from digsite.tasks.chains import Chain as Chain
+from digsite.tasks.chains import chain_task as chain_task
 from digsite.tasks.corpus import Corpus as Corpus
 from digsite.tasks.docstring import docstring_like as docstring_like
 from digsite.tasks.examples import Example as Example

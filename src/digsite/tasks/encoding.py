@@ -123,8 +123,8 @@ def _encode_one(
         first = {ids: text for text, ids in reversed(coded.items()) if not isinstance(ids, Refused)}
         sides.append({text: ids for ids, text in reversed(first.items())})
     right, wrong = sides
-    if clash := _clash({*right.values()}, {*wrong.values()}):
-        return clash
+    if both := clash({*right.values()}, {*wrong.values()}):
+        return both
     longest = len(clean) + max(map(len, (*right.values(), *wrong.values()))) - 1
     if n_ctx is not None and longest > n_ctx:
         return Refused("more tokens than the context", f"{longest} tokens, the model takes {n_ctx}")
@@ -196,7 +196,8 @@ def _answer_ids(example: Example, answer: str, book: _Book, unknown: int | None)
     return found[0]
 
 
-def _clash(right: set[Ids], wrong: set[Ids]) -> Refused | None:
+def clash(right: set[Ids], wrong: set[Ids]) -> Refused | None:
+    """Why some right and wrong answers cannot be told apart, if they cannot."""
     if both := right & wrong:
         return Refused("a right and a wrong answer are the same tokens", f"ids {list(both.pop())}")
     known = right | wrong

@@ -224,7 +224,7 @@ class Task:
 
     def summary(self) -> dict[str, Any]:
         """What the task is, as plain data with stable keys."""
-        lengths = self._prompt_lengths()
+        lengths = self.prompt_lengths
         widths = torch.cat([side.mask.sum(-1)[side.real] for side in (self.right, self.wrong)])
         return {
             "name": self.name,
@@ -249,7 +249,7 @@ class Task:
     def preview(self, examples: int = 3) -> Text:
         """The first examples with their exact tokens; tokens in which clean and corrupt differ are marked."""
         part = self.take(slice(0, examples)) if examples else self
-        prompts = part._prompt_lengths()
+        prompts = part.prompt_lengths
         first = part.right.rows[:, 0].tolist()
         tokenizer = self.clean.tokenizer
         shown = []
@@ -283,7 +283,8 @@ class Task:
             head.append("  dropped: " + "; ".join(f"{count} × {reason}" for reason, count in self.dropped.items()))
         return head
 
-    def _prompt_lengths(self) -> list[int]:
+    @cached_property
+    def prompt_lengths(self) -> list[int]:
         """Tokens of each example's prompt, without the answer that its rows force."""
         rows = self.clean.mask.sum(-1)[self.right.rows[:, 0]]
         return (rows - self.right.mask[:, 0].sum(-1) + 1).tolist()
@@ -352,6 +353,7 @@ def assemble(
     dropped: Mapping[str, int] | None = None,
     seed: int | None = None,
     description: str = "",
+    bos: str | None = None,
 ) -> Task:
     """A task from examples that are already ids, laid out in rows.
 
@@ -365,6 +367,7 @@ def assemble(
         dropped: Reason -> how many candidates were not used.
         seed: Of the draw, where there was one.
         description: What the prompts are.
+        bos: Who put the BOS, where the ids were not made from the texts as they stand.
 
     Raises:
         BadInput: Some examples have a corrupt prompt and others have none.
@@ -380,8 +383,8 @@ def assemble(
         right, wrong = number_rows(right, wrong)
         sides = [[e.right for e in examples], [e.wrong for e in examples]]
         forced = [(i, ids[:-1]) for side in sides for i, answers in enumerate(side) for ids in answers.values()]
-    told = model.tokens([e.example.clean for e in examples])
-    lay = {"pad": pad_id(model.tokenizer), "padding": "left", "bos": told.bos, "tokenizer": model.tokenizer}
+    bos = bos or model.tokens([e.example.clean for e in examples]).bos
+    lay = {"pad": pad_id(model.tokenizer), "padding": "left", "bos": bos, "tokenizer": model.tokenizer}
     corrupt = None if without else grid([(examples[i].corrupt or ()) + more for i, more in forced], **lay)
     names = dict.fromkeys(span for e in examples for span in e.spans)
     return Task(
