@@ -136,6 +136,7 @@ def match_roles(
     second: Roles,
     circuits: tuple[Circuit, Circuit] | None = None,
     *,
+    names: tuple[str, str] | None = None,
     draws: int = 200,
     seed: int = 0,
 ) -> RoleMatch:
@@ -145,6 +146,7 @@ def match_roles(
         first: Roles in one model.
         second: Roles in another, on the same task, or on one whose spans have the same names.
         circuits: Their circuits, to be carried over.
+        names: What the models are called; as roles call them if None.
         draws: Of the null.
         seed: Of the draws.
 
@@ -181,7 +183,7 @@ def match_roles(
         order = weight.argsort(descending=True)
     chance = torch.tensor(null).T
     return RoleMatch(
-        names=(first.model, second.model),
+        names=names or (first.model, second.model),
         tasks=(first.task, second.task),
         traits=traits,
         first=tuple(first.nodes[i] for i in pairs[order, 0].tolist()),
