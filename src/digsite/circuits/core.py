@@ -170,8 +170,8 @@ def core_faithfulness(
         sizes=torch.stack(sizes, 1),
         of_random=of_random.mean(1),
         provenance=made_by(
-            f"digsite.circuits.core_faithfulness(model, task, found, how={how!r}, semantics={semantics!r}) with found = "
-            f"{found.provenance.made_by}",
+            f"digsite.circuits.core_faithfulness(model, task, found, how={how!r}, semantics={semantics!r}) "
+            f"with found = {found.provenance.made_by}",
             model,
             task.fingerprint,
             seed=seed,

@@ -116,8 +116,8 @@ class RoleMatch(Result):
         ends = torch.quantile(self.similarity_again, torch.tensor([0.025, 0.975])).tolist()
         said = (
             f"the roles of {self.names[0]} and {self.names[1]} are similar by {self.similarity:.2f} (examples drawn "
-            f"again: {ends[0]:.2f} to {ends[1]:.2f}; each beside itself {float(self.ceiling.mean()):.2f}), where layers "
-            f"alone give {alike['null']:.2f} (p = {alike['p']:.2g})"
+            f"again: {ends[0]:.2f} to {ends[1]:.2f}; each beside itself {float(self.ceiling.mean()):.2f}), where "
+            f"layers alone give {alike['null']:.2f} (p = {alike['p']:.2g})"
         )
         told = ""
         if "overlap" in rows:
@@ -193,7 +193,9 @@ def match_roles(
         similarity=_similarity(*models),
         similarity_null=chance[0],
         similarity_again=torch.tensor([_similarity(*pair) for pair in again]),
-        ceiling=torch.tensor([_similarity(one, other) for pair in again for one, other in zip(models, pair)]),
+        ceiling=torch.tensor(
+            [_similarity(one, other) for pair in again for one, other in zip(models, pair, strict=True)]
+        ),
         overlap=value[0],
         overlap_null=chance[1],
         weighted=value[1],

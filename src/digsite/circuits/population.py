@@ -181,8 +181,8 @@ class Population(Result):
         low, high = torch.quantile(self.halves, torch.tensor([0.025, 0.975], dtype=self.halves.dtype)).tolist()
         said = (
             f"{int(self._in_core.sum())} of {len(self.space)} edges are in the circuits of {self.share:.0%} of "
-            f"{len(self.circuits)} prompts of {self.task} (by chance {self.core_by_chance:.2g}); a prompt's circuit has "
-            f"{float(sizes.mean()):.0f} edges, {float(left.mean()):.0f} of them its own; the circuits of two halves of "
+            f"{len(self.circuits)} prompts of {self.task} (by chance {self.core_by_chance:.2g}); a prompt's circuit "
+            f"has {float(sizes.mean()):.0f} edges, {float(left.mean()):.0f} of them its own; the circuits of two halves of "
             f"the prompts overlap by {float(self.halves.mean()):.2f} (95 % {low:.2f} to {high:.2f}; by chance "
             f"{float(self.halves_by_chance.mean()):.2f})"
         )
@@ -197,7 +197,7 @@ class Population(Result):
         )
 
 
-def population(
+def shared_core(
     scores: EdgeScores,
     task: Task,
     size: int | float,
@@ -272,7 +272,7 @@ def population(
         between=between,
         dealt=torch.stack(dealt) if dealt else between.new_zeros(0, len(kinds), len(kinds)),
         provenance=record(
-            f"digsite.circuits.population(scores, task, {size}, share={share}, select={select!r}) with scores = "
+            f"digsite.circuits.shared_core(scores, task, {size}, share={share}, select={select!r}) with scores = "
             f"{scores.provenance.made_by}",
             model=scores.provenance.model,
             revision=scores.provenance.revision,

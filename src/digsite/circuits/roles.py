@@ -91,7 +91,7 @@ class Roles(Result):
 
     def to_frame(self) -> pl.DataFrame:
         """One row a node, the most important first: its importance and its traits."""
-        traits = {name: values for name, values in zip(self.traits, self.profile.T.tolist(), strict=True)}
+        traits = dict(zip(self.traits, self.profile.T.tolist(), strict=True))
         return (
             pl.DataFrame({"node": list(self.nodes), "importance": self.importance.tolist()} | traits)
             .with_columns(pl.selectors.float().fill_nan(None))
@@ -112,7 +112,7 @@ class Roles(Result):
         )
 
 
-def roles(
+def node_roles(
     model: Model,
     task: Task,
     scores: EdgeScores,
@@ -175,7 +175,7 @@ def roles(
         importance=importance,
         again=torch.stack(again) if again else profile.new_zeros(0, *profile.shape),
         provenance=made_by(
-            f"digsite.circuits.roles(model, task, scores, spans={list(names)}) with scores = "
+            f"digsite.circuits.node_roles(model, task, scores, spans={list(names)}) with scores = "
             f"{scores.provenance.made_by}",
             model,
             task.fingerprint,

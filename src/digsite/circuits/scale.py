@@ -95,7 +95,7 @@ class SizeOverScale(Result):
         return min(line.slope - reach, float(low)), max(line.slope + reach, float(high))
 
     def to_frame(self) -> pl.DataFrame:
-        """One row a model: its smallest circuit with 95 % interval over examples, share of all edges, the random one."""
+        """One row a model: its smallest circuit with 95 % interval over examples, share of all, the random one."""
         low, high = torch.quantile(self.again.double(), torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
         return pl.DataFrame(
             {
