@@ -180,6 +180,7 @@ def match_roles(
             chance = _matched(*dealt)
             null.append((_similarity(*dealt), *_overlaps(models, chance, circuits)))
         again = list(zip(models[0].again(), models[1].again(), strict=False))
+        own = [_similarity(model, one) for model in models for one in model.again()]
         order = weight.argsort(descending=True)
     chance = torch.tensor(null).T
     return RoleMatch(
@@ -193,9 +194,7 @@ def match_roles(
         similarity=_similarity(*models),
         similarity_null=chance[0],
         similarity_again=torch.tensor([_similarity(*pair) for pair in again]),
-        ceiling=torch.tensor(
-            [_similarity(one, other) for pair in again for one, other in zip(models, pair, strict=True)]
-        ),
+        ceiling=torch.tensor(own),
         overlap=value[0],
         overlap_null=chance[1],
         weighted=value[1],

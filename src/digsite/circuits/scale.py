@@ -15,7 +15,7 @@ Then, over the models:
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -81,18 +81,17 @@ class SizeOverScale(Result):
     @property
     def exponent(self) -> float:
         """b of size ∝ parameters^b."""
-        return _line(self.parameters, self.sizes).slope
+        return _slope(self.parameters, self.sizes)[0]
 
     @property
     def exponent_interval(self) -> tuple[float, float]:
         """95 %: over models or over examples, whichever is wider; NaN for two models."""
         if len(self.models) < 3:
             return float("nan"), float("nan")
-        line = _line(self.parameters, self.sizes)
-        reach = float(stats.t.ppf(0.975, len(self.models) - 2)) * line.stderr
-        slopes = [_line(self.parameters, sizes).slope for sizes in self.again]
-        low, high = np.quantile(slopes, [0.025, 0.975]) if slopes else (line.slope, line.slope)
-        return min(line.slope - reach, float(low)), max(line.slope + reach, float(high))
+        slope, error = _slope(self.parameters, self.sizes)
+        reach = float(stats.t.ppf(0.975, len(self.models) - 2)) * error
+        low, high = np.quantile([_slope(self.parameters, sizes)[0] for sizes in self.again], [0.025, 0.975])
+        return min(slope - reach, float(low)), max(slope + reach, float(high))
 
     def to_frame(self) -> pl.DataFrame:
         """One row a model: its smallest circuit with 95 % interval over examples, share of all, the random one."""
@@ -312,9 +311,10 @@ def _between(low: int, high: int) -> list[int]:
     return sorted(set(np.geomspace(max(low, 1), high, POINTS + 1).round().astype(int).tolist()) - {low, high})
 
 
-def _line(parameters: Tensor, sizes: Tensor):
-    """5. The line through the logarithms."""
+def _slope(parameters: Tensor, sizes: Tensor) -> tuple[float, float]:
+    """5. The slope of the line through the logarithms, and its standard error."""
     x = parameters.double().log().numpy()
     if np.ptp(x) < 1e-9:
         raise BadInput(explain("The models have the same number of parameters, so nothing grows"))
-    return stats.linregress(x, sizes.double().clamp(min=1).log().numpy())
+    line: Any = stats.linregress(x, sizes.double().clamp(min=1).log().numpy())
+    return float(line.slope), float(line.stderr)
