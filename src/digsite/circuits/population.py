@@ -182,7 +182,7 @@ class Population(Result):
         said = (
             f"{int(self._in_core.sum())} of {len(self.space)} edges are in the circuits of {self.share:.0%} of "
             f"{len(self.circuits)} prompts of {self.task} (by chance {self.core_by_chance:.2g}); a prompt's circuit "
-            f"has {float(sizes.mean()):.0f} edges, {float(left.mean()):.0f} of them its own; the circuits of two halves "
+            f"has {float(sizes.mean()):.0f} edges, {float(left.mean()):.0f} of them its own; circuits of two halves "
             f"of the prompts overlap by {float(self.halves.mean()):.2f} (95 % {low:.2f} to {high:.2f}; by chance "
             f"{float(self.halves_by_chance.mean()):.2f})"
         )
