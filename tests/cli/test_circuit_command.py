@@ -55,6 +55,20 @@ def test_a_circuit_overlaps_with_itself(found):
     assert fits(run("circuit", "compare", str(folder), str(folder)).out.replace(str(folder), "found"))
 
 
+def test_roles_are_saved_with_a_circuit_and_compared(found):
+    folder, _ = found
+    told = run("circuit", "compare", str(folder), str(folder), "--by", "role")
+    assert told.code == 1 and "digsite circuit roles FOLDER" in told.err
+    roles = document("circuit", "roles", str(folder), *ASK, "--steps", "1", "--json")
+    assert set(roles) <= keys_of("roles") and roles["nodes"][0]["importance"] > roles["nodes"][-1]["importance"]
+    told = document("circuit", "compare", str(folder), str(folder), "--by", "role", "--json")
+    assert set(told) <= keys_of("compare") and set(told["numbers"][0]) <= keys_of("compare")
+    assert [row["value"] for row in told["numbers"]] == pytest.approx([1.0] * 3, abs=1e-4)
+    assert all(pair["first"] == pair["second"] for pair in told["matched"])
+    shown = run("circuit", "compare", str(folder), str(folder), "--by", "role").out
+    assert fits(shown.replace(str(folder), "found"))
+
+
 @pytest.mark.parametrize(
     ("words", "telling"),
     [

@@ -12,7 +12,7 @@ Cost: 5 + r circuits for each prompt and 3 runs as it is, so prompts · (8 + r) 
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import polars as pl
 import torch
@@ -184,5 +184,5 @@ def _random(space: EdgeSpace, count: int, generator: torch.Generator) -> Bool[Te
     return chosen(space, torch.rand(space.real.shape, generator=generator), count, select="greedy")
 
 
-def _told(row: dict[str, float]) -> str:
+def _told(row: dict[str, Any]) -> str:
     return f"{row['kept']:.0%} (95 % {row['low']:.0%} to {row['high']:.0%})"

@@ -75,7 +75,7 @@ class Population(Result):
     groups: tuple[str, ...]
     kinds: tuple[str, ...]
     between: Float[Tensor, "group group"]
-    dealt: Float[Tensor, "draw group group"]
+    dealt: Float[Tensor, "_ group group"]
 
     @property
     def space(self) -> EdgeSpace:
