@@ -141,5 +141,7 @@ def test_bad_input(real):
         shared_core(scores, paired_task(N), 2, share=0.0)
     with pytest.raises(BadInput, match="prompts of their population"):
         core_faithfulness(model, task.take(slice(0, 3)), found)
+    with pytest.raises(BadInput, match="each prompt is cut alone"):
+        core_faithfulness(model, task, found, how="mean")
     with pytest.raises(BadInput, match="belongs to another model"):
         core_faithfulness(model, digsite.tasks.ioi(model, n=N), shared_core(scores, paired_task(N), 2, draws=2))

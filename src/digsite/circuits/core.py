@@ -32,6 +32,7 @@ from digsite.graphs.circuit import same_space
 from digsite.models import Model, made_by
 from digsite.tasks import Task
 
+HOW = ("corrupt", "zero")
 NAMES = ("core", "own circuit", "core + own remainder", "core + another's remainder", "random")
 
 
@@ -115,7 +116,7 @@ def core_faithfulness(
         model: The model.
         task: The prompts of the population.
         found: Their circuits.
-        how: What takes the place of a cut edge: "corrupt", "zero", "mean" or "resample".
+        how: What takes the place of a cut edge: "corrupt" or "zero"; the others need more prompts than one.
         semantics: "tree" or "edge".
         metric: The task's own if None.
         random_circuits: For each prompt.
@@ -139,6 +140,8 @@ def core_faithfulness(
                 possible=f"{len(found.circuits)} prompts",
             )
         )
+    if how not in HOW:
+        raise BadInput(explain(f"{how!r} takes other prompts, and each prompt is cut alone", possible=HOW, near=how))
     core, space = found.core, found.space
     same_space(edge_space(model), [core])
     generator = torch.Generator().manual_seed(seed)

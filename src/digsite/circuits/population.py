@@ -11,7 +11,8 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -25,7 +26,6 @@ from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import wilson_interval
 from digsite._core.progress import track
-from digsite._core.provenance import record
 from digsite.artifacts import Result
 from digsite.circuits.judging import jaccard
 from digsite.circuits.overlap import by_chance, overlaps
@@ -236,23 +236,18 @@ def shared_core(
     count = int(size * len(space)) if isinstance(size, float) else size
     _check(each, task, groups, share, count, len(space))
     rng = np.random.default_rng(seed)
+    best = partial(_best, space, count=count, select=select)
     with measure() as cost:
-        kept = prune(space, torch.stack([chosen(space, one, count, select=select) for one in each]))
-
-        def found(members: np.ndarray) -> Bool[Tensor, "writer reader"]:
-            mean = each[torch.from_numpy(members)].mean(0)
-            return prune(space, chosen(space, mean, count, select=select))
-
         halves, chance = [], []
         for _ in track(range(draws), "halves"):
-            order = rng.permutation(len(each))
-            one, other = (found(half) for half in np.array_split(order, 2))
+            one, other = best(_means(each, np.array_split(rng.permutation(len(each)), 2)))
             halves.append(jaccard(one, other))
             chance.append(by_chance(int(one.sum()), int(other.sum()), len(space)))
         kinds, label = np.unique(groups, return_inverse=True)
+        dealings = [label, *(rng.permutation(label) for _ in range(draws if len(kinds) > 1 else 0))]
         between, *dealt = (
-            overlaps(torch.stack([found(np.flatnonzero(dealing == kind)) for kind in range(len(kinds))]))
-            for dealing in (label, *(rng.permutation(label) for _ in range(draws if len(kinds) > 1 else 0)))
+            overlaps(best(_means(each, [np.flatnonzero(dealing == kind) for kind in range(len(kinds))])))
+            for dealing in dealings
         )
     return Population(
         method=scores.method,
@@ -263,7 +258,7 @@ def shared_core(
         writers=scores.writers,
         readers=scores.readers,
         before=scores.before,
-        circuits=kept,
+        circuits=best(each),
         scores=scores.mean(),
         halves=torch.tensor(halves),
         halves_by_chance=torch.tensor(chance),
@@ -271,19 +266,27 @@ def shared_core(
         kinds=tuple(kinds.tolist()),
         between=between,
         dealt=torch.stack(dealt) if dealt else between.new_zeros(0, len(kinds), len(kinds)),
-        provenance=record(
-            f"digsite.circuits.shared_core(scores, task, {size}, share={share}, select={select!r}) with scores = "
-            f"{scores.provenance.made_by}",
-            model=scores.provenance.model,
-            revision=scores.provenance.revision,
-            weights=scores.provenance.weights,
-            tokens=task.fingerprint,
+        provenance=replace(
+            scores.provenance,
+            made_by=f"digsite.circuits.shared_core(scores, task, {size}, share={share}, select={select!r}) with "
+            f"scores = {scores.provenance.made_by}",
             seed=seed,
-            dtype=scores.provenance.dtype,
-            device=scores.provenance.device,
         ),
         cost=cost,
     )
+
+
+def _best(
+    space: EdgeSpace, scores: Float[Tensor, "circuit writer reader"], *, count: int, select: str
+) -> Bool[Tensor, "circuit writer reader"]:
+    return prune(space, torch.stack([chosen(space, one, count, select=select) for one in scores]))
+
+
+def _means(
+    each: Float[Tensor, "example writer reader"], parts: Sequence[np.ndarray]
+) -> Float[Tensor, "circuit writer reader"]:
+    """The mean scores of some parts of the examples."""
+    return torch.stack([each[torch.from_numpy(part)].mean(0) for part in parts])
 
 
 def _least(share: float, prompts: int) -> int:
