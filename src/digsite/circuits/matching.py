@@ -16,7 +16,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -72,8 +72,8 @@ class RoleMatch(Result):
     weight: Float[Tensor, " node"]
     similarity: float
     similarity_null: Float[Tensor, " draw"]
-    similarity_again: Float[Tensor, " draw"]
-    ceiling: Float[Tensor, " draw"]
+    similarity_again: Float[Tensor, " _"]
+    ceiling: Float[Tensor, " _"]
     overlap: float
     overlap_null: Float[Tensor, " draw"]
     weighted: float
@@ -169,32 +169,30 @@ def match_roles(
         raise BadInput(explain("The roles have no trait in common", found=f"{len(first.traits)} and others"))
     with measure() as cost:
         models = [_Profiled(one, traits) for one in (first, second)]
-        pairs = _matched(*models)
-        similar = _similarities(*models)[pairs[:, 0], pairs[:, 1]]
-        weight = (models[0].importance[pairs[:, 0]] + models[1].importance[pairs[:, 1]]) / 2
-        value = _overlaps(models, pairs, circuits)
+        best = _matched(*models)
+        value = _overlaps(models, best.pairs, circuits)
         rng = np.random.default_rng(seed)
         null = []
         for _ in track(range(draws), "null"):
             dealt = [models[0].dealt(rng), models[1]]
-            chance = _matched(*dealt)
-            null.append((_similarity(*dealt), *_overlaps(models, chance, circuits)))
-        again = list(zip(models[0].again(), models[1].again(), strict=False))
-        own = [_similarity(model, one) for model in models for one in model.again()]
-        order = weight.argsort(descending=True)
+            by_chance = _matched(*dealt)
+            null.append((by_chance.similarity, *_overlaps(dealt, by_chance.pairs, circuits)))
+        again = zip(models[0].again(), models[1].again(), strict=False)
+        ceiling = [_matched(model, one).similarity for model in models for one in model.again()]
+        order = best.weight.argsort(descending=True)
     chance = torch.tensor(null).T
     return RoleMatch(
         names=names or (first.model, second.model),
         tasks=(first.task, second.task),
         traits=traits,
-        first=tuple(first.nodes[i] for i in pairs[order, 0].tolist()),
-        second=tuple(second.nodes[i] for i in pairs[order, 1].tolist()),
-        similar=similar[order],
-        weight=weight[order],
-        similarity=_similarity(*models),
+        first=tuple(first.nodes[i] for i in best.pairs[order, 0].tolist()),
+        second=tuple(second.nodes[i] for i in best.pairs[order, 1].tolist()),
+        similar=best.similar[order],
+        weight=best.weight[order],
+        similarity=best.similarity,
         similarity_null=chance[0],
-        similarity_again=torch.tensor([_similarity(*pair) for pair in again]),
-        ceiling=torch.tensor(own),
+        similarity_again=torch.tensor([_matched(*pair).similarity for pair in again]),
+        ceiling=torch.tensor(ceiling),
         overlap=value[0],
         overlap_null=chance[1],
         weighted=value[1],
@@ -251,22 +249,29 @@ def _similarities(first: _Profiled, second: _Profiled) -> Float[Tensor, "node _"
     return found
 
 
-def _matched(first: _Profiled, second: _Profiled) -> Int[Tensor, "pair 2"]:
-    """3. The pairs of the best matching."""
-    value = (first.importance[:, None] + second.importance) / 2 * _similarities(first, second)
-    pairs = []
+class _Matched(NamedTuple):
+    """3. The pairs of the best matching, how similar they are, how much each counts, and what that makes."""
+
+    pairs: Int[Tensor, "pair 2"]
+    similar: Float[Tensor, " pair"]
+    weight: Float[Tensor, " pair"]
+
+    @property
+    def similarity(self) -> float:
+        return float((self.weight * self.similar).sum())
+
+
+def _matched(first: _Profiled, second: _Profiled) -> _Matched:
+    similar = _similarities(first, second)
+    weight = (first.importance[:, None] + second.importance) / 2
+    found = []
     for kind in KINDS:
         rows, others = first.rows[kind], second.rows[kind]
         if rows and others:
-            one, other = linear_sum_assignment(value[rows][:, others].numpy(), maximize=True)
-            pairs += [(rows[i], others[j]) for i, j in zip(one, other, strict=True)]
-    return torch.tensor(pairs)
-
-
-def _similarity(first: _Profiled, second: _Profiled) -> float:
-    pairs = _matched(first, second)
-    weight = (first.importance[pairs[:, 0]] + second.importance[pairs[:, 1]]) / 2
-    return float((weight * _similarities(first, second)[pairs[:, 0], pairs[:, 1]]).sum())
+            one, other = linear_sum_assignment((weight * similar)[rows][:, others].numpy(), maximize=True)
+            found += [(rows[i], others[j]) for i, j in zip(one, other, strict=True)]
+    pairs = torch.tensor(found)
+    return _Matched(pairs, similar[pairs[:, 0], pairs[:, 1]], weight[pairs[:, 0], pairs[:, 1]])
 
 
 # -- 4. the circuits -------------------------------------------------------------------------------------------------

@@ -144,11 +144,11 @@ def node_roles(
         us; two nodes with one profile may still compute different things.
     """
     space = edge_space(model)
-    if space != scores.space or len(task) != len(scores.scores):
+    if space != scores.space or len(task) != len(scores.scores) or draws < 1:
         raise BadInput(
             explain(
-                "Roles need the scores of this model on these examples",
-                found=f"{len(scores.space)} edges, {len(scores.scores)} examples",
+                "Roles need the scores of this model on these examples, and a draw or more",
+                found=f"{len(scores.space)} edges, {len(scores.scores)} examples, draws={draws}",
                 possible=f"{len(space)} edges, {len(task)} examples",
             )
         )
