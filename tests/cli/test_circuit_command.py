@@ -65,8 +65,6 @@ def test_roles_are_saved_with_a_circuit_and_compared(found):
     assert set(told) <= keys_of("compare") and set(told["numbers"][0]) <= keys_of("compare")
     assert [row["value"] for row in told["numbers"]] == pytest.approx([1.0] * 3, abs=1e-4)
     assert all(pair["first"] == pair["second"] for pair in told["matched"])
-    shown = run("circuit", "compare", str(folder), str(folder), "--by", "role").out
-    assert fits(shown.replace(str(folder), "found"))
 
 
 @pytest.mark.parametrize(

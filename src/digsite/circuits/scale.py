@@ -15,7 +15,7 @@ Then, over the models:
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -313,8 +313,10 @@ def _between(low: int, high: int) -> list[int]:
 
 def _slope(parameters: Tensor, sizes: Tensor) -> tuple[float, float]:
     """5. The slope of the line through the logarithms, and its standard error."""
-    x = parameters.double().log().numpy()
-    if np.ptp(x) < 1e-9:
+    x, y = parameters.double().log(), sizes.double().clamp(min=1).log()
+    x, y = x - x.mean(), y - y.mean()
+    if float(x.abs().max()) < 1e-9:
         raise BadInput(explain("The models have the same number of parameters, so nothing grows"))
-    line: Any = stats.linregress(x, sizes.double().clamp(min=1).log().numpy())
-    return float(line.slope), float(line.stderr)
+    slope = (x * y).sum() / (x * x).sum()
+    error = ((y - slope * x) ** 2).sum() / max(1, len(x) - 2) / (x * x).sum()
+    return float(slope), float(error.sqrt())
