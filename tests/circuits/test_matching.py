@@ -8,6 +8,7 @@ from transformers import GPT2LMHeadModel
 
 import digsite
 from architectures import tiny
+from digsite import toys
 from digsite._core.errors import BadInput
 from digsite.circuits import RoleMatch, Roles, eap_ig, match_roles, node_roles
 from digsite.circuits.matching import carried, role_edges
@@ -83,6 +84,16 @@ def test_a_network_that_was_never_trained_has_no_such_roles(made):
     assert strangers.similarity < strangers.similarity_null.quantile(0.95)
     assert strangers.weighted < 0.3
     assert "no more than layers give" in strangers.verdict
+
+
+@pytest.mark.slow
+def test_another_seed_learns_the_same_roles(known, made, tmp_path):
+    task, (one, circuit) = known.task(16), made[0]
+    model = aligned(toys.train("aligned-induction", tmp_path / "other", seed=1)).model
+    scores = eap_ig(model, task)
+    alike = match_roles(one, node_roles(model, task, scores), (circuit, scores.circuit(0.1)))
+    assert alike.similarity > 0.7 and alike.overlap > 0.7
+    assert (alike.numbers()["p"] < 0.05).all()
 
 
 def test_the_nodes_of_the_program_are_the_important_ones_and_do_what_it_says(known, made):

@@ -8,6 +8,7 @@ from digsite._core.cost import Cost
 from digsite._core.errors import BadInput
 from digsite._core.provenance import record
 from digsite.circuits import (
+    CircuitOverlap,
     CoreFaithfulness,
     EdgeScores,
     Population,
@@ -96,13 +97,14 @@ def test_overlaps_are_jaccard_and_chance_is_what_random_sets_share():
     )
 
 
-def test_circuits_of_several_tasks_are_compared_by_name():
-    space_scores = planted([(0, 1), (0, 2), (0, 1), (0, 2)])
+def test_circuits_of_several_tasks_are_compared_by_name(tmp_path):
+    both = planted([(0, 1), (0, 2), (0, 1), (0, 2)]).circuit(2)
     one, other = (planted([heads] * 4).circuit(4) for heads in ((0, 1), (0, 2)))
-    told = compare_circuits([one, other, space_scores.circuit(2)], ["a", "b", "c"])
+    told = compare_circuits([one, other, both], ["a", "b", "c"])
     assert told.to_frame()["edges"][0] == pytest.approx(1 / 3)
     assert told.to_frame()["nodes"][0] == pytest.approx(1 / 3)
     assert set(told.core.edges) == set(path(0))
+    assert CircuitOverlap.load(told.save(tmp_path / "overlap")).verdict == told.verdict
     with pytest.raises(BadInput, match="needs two circuits"):
         compare_circuits([one])
 
