@@ -159,7 +159,9 @@ def match_roles(
     Caveats:
         The best matching is chosen by what it is judged by, so its similarity is above 0 for strangers too: read it
         beside its null. An untrained model of the same shape is a second null; make its roles in the same way.
-        Similar roles are not the same computation.
+        Drawing examples again adds noise to both models, so the interval may lie below the value. The plain overlap
+        hangs on which edges just make it into a circuit; the weighted one less. Similar roles are not the same
+        computation.
     """
     traits = tuple(name for name in first.traits if name in second.traits)
     if circuits is not None:
