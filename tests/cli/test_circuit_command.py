@@ -114,6 +114,18 @@ def test_a_circuit_keeps_its_places_and_is_judged_every_way(tmp_path):
     assert len(told["ways"]) == 5 and len(told["without"]) == made["size"]
 
 
+def test_roles_are_saved_with_a_circuit_and_compared(found):
+    folder, _ = found
+    told = run("circuit", "compare", str(folder), str(folder), "--by", "role")
+    assert told.code == 1 and "digsite circuit roles FOLDER" in told.err
+    roles = document("circuit", "roles", str(folder), *ASK, "--steps", "1", "--json")
+    assert set(roles) <= keys_of("roles") and roles["nodes"][0]["importance"] > roles["nodes"][-1]["importance"]
+    told = document("circuit", "compare", str(folder), str(folder), "--by", "role", "--json")
+    assert set(told) <= keys_of("compare") and set(told["numbers"][0]) <= keys_of("compare")
+    assert [row["value"] for row in told["numbers"]] == pytest.approx([1.0] * 3, abs=1e-4)
+    assert all(pair["first"] == pair["second"] for pair in told["matched"])
+
+
 @pytest.mark.parametrize(
     ("words", "telling"),
     [

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from digsite.circuits import CircuitJudgement
     from digsite.graphs import Circuit
 
-app = App(name="circuit", help="Which edges of a model do the work: find, evaluate, compare, minimise, export.")
+app = App(name="circuit", help="Which edges of a model do the work: find, evaluate, roles, compare, minimise, export.")
 
 How = Annotated[
     Literal["corrupt", "zero", "mean", "resample"], Parameter(help="What takes the place of an edge that is cut.")
@@ -36,6 +36,8 @@ How = Annotated[
 Stored = Annotated[Path, Parameter(help="A folder that --out wrote, or a .json or .pt file of EAP-IG or MIB.")]
 _SHOWN = 20
 """Edges of the table; --json and --out have all."""
+_ROLES = "roles"
+"""The folder of a circuit's roles, in its own."""
 
 
 class _Options(NamedTuple):
@@ -198,47 +200,80 @@ def evaluate(
 
 
 @app.command
+def roles(
+    circuit: Annotated[Path, Parameter(help="A folder that --out wrote.")],
+    /,
+    *,
+    model: ModelName,
+    task: TaskName,
+    steps: Count = 5,
+    examples: Examples = AS_USUAL,
+    json: Json = False,
+    loading: Loading = AS_STORED,
+) -> None:
+    """What does each head and MLP do, said without its name?
+
+    The answer is saved with the circuit, so that `compare` can take circuits of two models.
+
+    Args:
+        steps: Points on the path of eap-ig, which scores the edges.
+    """
+    from digsite.circuits import eap_ig, node_roles
+    from digsite.graphs import Circuit, edge_space
+    from digsite.graphs.circuit import same_space
+
+    found = Circuit.load(circuit)
+    ask = examples.of(task)
+    loaded = loading.load(model)
+    asked = ask(loaded)
+    same_space(edge_space(loaded), [found])
+    say_needs(loaded, asked, (3 + 3 * steps) * len(asked.clean))
+    told = node_roles(loaded, asked, eap_ig(loaded, asked, steps=steps), seed=examples.seed)
+    folder = told.save(circuit / _ROLES)
+    rows = told.to_frame().to_dicts()
+    if json:
+        about = {"verdict": told.verdict, "model": loaded.name, "task": asked.summary()}
+        print_json(about | {"nodes": rows} | origin(told) | {"folder": str(folder)})
+        return
+    table = columns("node", "importance", "depth", "effect", "direct")
+    for row in rows[:_SHOWN]:
+        table.add_row(row["node"], *(f"{row[key]:z.2f}" for key in ("importance", "depth", "effect", "direct")))
+    if len(rows) > _SHOWN:
+        table.caption = f"the most important {_SHOWN} of {len(rows)}; --json gives all, and all traits"
+    out = answers()
+    for part in (told.verdict, "", table, "", spent(told)):
+        out.print(part)
+    print_saved({"folder": str(folder)})
+
+
+@app.command
 def compare(
-    circuits: Annotated[list[Path], Parameter(help="Folders that --out wrote.")], /, *, json: Json = False
+    circuits: Annotated[list[Path], Parameter(help="Folders that --out wrote.")],
+    /,
+    *,
+    by: Literal["name", "role"] | None = None,
+    json: Json = False,
 ) -> None:
     """How much do circuits overlap, and what do all of them share?
 
     The overlap (Jaccard) is what is in both over what is in either, beside what chance gives circuits of these sizes.
-    """
-    from digsite.circuits.judging import jaccard
-    from digsite.graphs import Circuit
-    from digsite.graphs.circuit import same_space
 
-    if len(circuits) < 2:
-        raise BadInput(explain("A comparison needs two circuits", found=str(len(circuits))))
+    Args:
+        by: name compares edges by their names; role matches the nodes of two circuits by what they do, for which
+            `digsite circuit roles` must have been run on both. By role where models differ, unless given.
+    """
+    from digsite.circuits import compare_circuits
+    from digsite.graphs import Circuit
+
     found = [Circuit.load(path) for path in circuits]
-    space = found[0].space
-    same_space(space, found)
-    pairs = []
-    for i, one in enumerate(found):
-        for j in range(i):
-            other = found[j]
-            both = len(one) * len(other) / len(space)
-            either = len(one) + len(other) - both
-            nodes = set(one.nodes), set(other.nodes)
-            pairs.append(
-                {
-                    "first": str(circuits[j]),
-                    "second": str(circuits[i]),
-                    "edges": jaccard(one.kept, other.kept),
-                    "edges_by_chance": both / either if either else 1.0,
-                    "nodes": len(nodes[0] & nodes[1]) / len(nodes[0] | nodes[1]) if nodes[0] | nodes[1] else 1.0,
-                }
-            )
-    core = found[0].kept
-    for one in found[1:]:
-        core = core & one.kept
-    shared = [{"writer": writer, "reader": reader} for writer, reader in space.named(core)]
-    mean = sum(pair["edges"] for pair in pairs) / len(pairs)
-    verdict = f"{len(found)} circuits share {len(shared)} edges; two of them overlap by {mean:.2f} on average"
+    if by == "role" or (by is None and len({one.space for one in found}) > 1):
+        _compare_roles(circuits, found, json=json)
+        return
+    told = compare_circuits(found, list(map(str, circuits)))
+    pairs, shared = told.to_frame().to_dicts(), told.core.to_frame().select("writer", "reader").to_dicts()
     if json:
-        sizes = {str(path): len(one) for path, one in zip(circuits, found, strict=True)}
-        print_json({"verdict": verdict, "sizes": sizes, "pairs": pairs, "core": shared})
+        sizes = dict(zip(told.names, told.sizes, strict=True))
+        print_json({"verdict": told.verdict, "sizes": sizes, "pairs": pairs, "core": shared})
         return
     table = columns("circuits", "edges", "by chance", "nodes")
     for pair in pairs:
@@ -250,7 +285,38 @@ def compare(
     if len(shared) > _SHOWN:
         kept.caption = f"{_SHOWN} of {len(shared)}; --json gives all"
     out = answers()
-    for part in (verdict, "", table, "", kept):
+    for part in (told.verdict, "", table, "", kept):
+        out.print(part)
+
+
+def _compare_roles(paths: list[Path], found: list["Circuit"], *, json: bool) -> None:
+    """Two circuits whose nodes are matched by what they do."""
+    from digsite.circuits import Roles, match_roles
+
+    without = [str(path) for path in paths if not (path / _ROLES / "result.json").is_file()]
+    if len(found) != 2 or without:
+        raise BadInput(
+            explain(
+                "Circuits of different models are compared by role, two at a time",
+                found=f"no roles in {', '.join(without)}" if without else f"{len(found)} circuits",
+                do="digsite circuit roles FOLDER --model MODEL --task TASK, for each",
+            )
+        )
+    one, other = (Roles.load(path / _ROLES) for path in paths)
+    told = match_roles(one, other, (found[0], found[1]), names=(str(paths[0]), str(paths[1])))
+    pairs, numbers = told.to_frame().to_dicts(), told.numbers().to_dicts()
+    if json:
+        print_json({"verdict": told.verdict, "numbers": numbers, "matched": pairs})
+        return
+    table = columns("", "value", "layers alone", "95 % of null", "p")
+    for row in numbers:
+        shown = (f"{row[key]:z.2f}" for key in ("value", "null", "null_high"))
+        table.add_row(row["number"], *shown, f"{row['p']:.2g}")
+    matched = columns("first", "second", "similar", "weight", left=2)
+    for pair in pairs[:_SHOWN]:
+        matched.add_row(pair["first"], pair["second"], f"{pair['similar']:z.2f}", f"{pair['weight']:.2f}")
+    out = answers()
+    for part in (told.verdict, "", table, "", matched):
         out.print(part)
 
 
