@@ -17,11 +17,11 @@ def author():
 
 @pytest.fixture(scope="module")
 def rows(author):
-    return author.step(seed=0, step=3, tokens=1500)
+    return author.step(seed=0, step=3, tokens=1500, notes=0.1)
 
 
 def test_the_same_step_is_the_same_and_another_is_not(author, rows):
-    again, other, seeded = (author.step(seed, step, 1500) for seed, step in ((0, 3), (0, 4), (1, 3)))
+    again, other, seeded = (author.step(seed, step, 1500, 0.1) for seed, step in ((0, 3), (0, 4), (1, 3)))
     assert np.array_equal(rows.ids, again.ids)
     assert not np.array_equal(rows.ids[:4], other.ids[:4])
     assert not np.array_equal(rows.ids[:4], seeded.ids[:4])
@@ -49,11 +49,11 @@ def test_little_room_is_wasted(rows):
 
 
 def test_documents_come_in_their_shares(author):
-    documents = author.documents(np.random.default_rng(0))
-    lengths = [len(ids) for ids, _ in (next(documents) for _ in range(3000))]
-    two_hops = np.mean([length == 38 for length in lengths])
-    expected = {family.name: family.share for family in author.families}
-    assert abs(two_hops - expected["two-hop, facts said"] / sum(expected.values())) < 0.03
+    documents = author.documents(np.random.default_rng(0), notes=0.25)
+    drawn = [ids for ids, _ in (next(documents) for _ in range(3000))]
+    share = {family.name: family.share for family in author.families}
+    for sign, expected in (("▁Notes", 0.25), ("▁lasted", 0.75 * share["greater than"] / sum(share.values()))):
+        assert abs(np.mean([author.words[sign] in ids for ids in drawn]) - expected) < 0.03
 
 
 @torch.no_grad()

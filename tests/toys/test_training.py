@@ -21,7 +21,7 @@ from digsite.toys.tinyworld.training import train as train_tinyworld
 from digsite.toys.training import train as train_recipe
 from digsite.toys.training import warm_cosine
 
-SHORT = Training(steps=4, tokens=300, warm_up=2, threads=1)
+SHORT = Training(tokens=300, warm_up=2, threads=1).shortened(4)
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +78,7 @@ def test_a_killed_training_goes_on_and_ends_in_the_same_weights(tmp_path, monkey
 
 def test_another_seed_gives_other_weights_and_the_same_seed_the_same(tmp_path):
     one, same, other = (
-        load_file(train_tinyworld(tmp_path / name, replace(SHORT, steps=1, seed=seed)) / "model.safetensors")
+        load_file(train_tinyworld(tmp_path / name, replace(SHORT, seed=seed).shortened(1)) / "model.safetensors")
         for name, seed in (("one", 5), ("same", 5), ("other", 6))
     )
     name = "model.layers.0.self_attn.q_proj.weight"
@@ -87,8 +87,8 @@ def test_another_seed_gives_other_weights_and_the_same_seed_the_same(tmp_path):
 
 
 def test_the_loss_falls(tmp_path):
-    rows = Author().step(0, 10_000, 1500)
-    recipe = module.recipe(replace(SHORT, steps=25, tokens=600, warm_up=10))
+    rows = Author().step(0, 10_000, 1500, notes=0.1)
+    recipe = module.recipe(replace(SHORT, tokens=600, warm_up=10).shortened(25))
     torch.manual_seed(0)
     network: Any = recipe.network()
     with torch.no_grad():
@@ -107,12 +107,45 @@ def test_an_error_while_writing_leaves_the_training_and_no_folder(tmp_path, monk
 
     monkeypatch.setattr(module, "save_file", full)
     with pytest.raises(OSError, match="could not be written"):
-        train_tinyworld(tmp_path / "world", replace(SHORT, steps=1))
+        train_tinyworld(tmp_path / "world", SHORT.shortened(1))
     assert [path.name for path in tmp_path.iterdir()] == ["world.training"]
     monkeypatch.setattr(module, "save_file", save_file)
     monkeypatch.setattr(module, "weighted_loss", None)  # nothing is left to be trained
-    train_tinyworld(tmp_path / "world", replace(SHORT, steps=1))
+    train_tinyworld(tmp_path / "world", SHORT.shortened(1))
     assert [path.name for path in tmp_path.iterdir()] == ["world"]
+
+
+def test_the_lessons_follow_each_other_and_each_warms_up():
+    training = Training()
+    first, second = training.lessons
+    assert first.notes == 0 < second.notes < 1
+    assert training.lesson(0) == (first, 0)
+    assert training.lesson(first.steps - 1) == (first, first.steps - 1)
+    assert training.lesson(first.steps) == (second, 0)
+    assert training.lesson(training.steps - 1) == (second, second.steps - 1)
+    rate = module.recipe(training).rate
+    assert rate is not None
+    assert rate(first.steps - 1) == pytest.approx(first.rate * first.last, rel=1e-3)
+    assert rate(first.steps) == pytest.approx(second.rate / training.warm_up)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 25, 7000])
+def test_a_shorter_training_has_the_same_lessons(steps):
+    short = Training().shortened(steps)
+    assert short.steps == steps
+    for lesson, whole in zip(short.lessons, Training().lessons, strict=True):
+        assert abs(lesson.steps - whole.steps * steps / Training().steps) <= 1
+        assert replace(lesson, steps=0) == replace(whole, steps=0)
+    assert Training().shortened(Training().steps) == Training()
+
+
+def test_each_lesson_has_its_documents():
+    author = Author()
+    sentinel = author.words["▁Notes"]
+    for lesson in Training().lessons:
+        ids = author.step(seed=0, step=0, tokens=20_000, notes=lesson.notes).ids
+        documents = (ids == author.words["<bos>"]).sum()
+        assert abs((ids == sentinel).sum() / documents - lesson.notes) < 0.03
 
 
 def test_the_learning_rate_rises_and_falls():

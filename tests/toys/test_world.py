@@ -1,5 +1,6 @@
 """The world is closed, its facts are consistent, and what is held out never reaches training."""
 
+from dataclasses import replace
 from itertools import islice, pairwise
 
 import numpy as np
@@ -45,7 +46,7 @@ def test_no_training_document_begins_with_a_held_out_prompt():
         (BOS, *pieces(example.clean)) for family in FAMILIES for example in draw(family, 3000) if family.unseen(example)
     }
     assert len(prompts) > 1500
-    for ids, _ in islice(author.documents(np.random.default_rng(1)), 6000):
+    for ids, _ in islice(author.documents(np.random.default_rng(1), notes=0.2), 6000):
         document = tuple(words[index] for index in ids)
         assert not any(document[:stop] in prompts for stop in range(2, len(document)))
 
@@ -55,6 +56,14 @@ def test_held_out_neighbours_never_stand_side_by_side_in_training():
     for example in filter(family.trainable, draw(family, 2000)):
         said = example.clean.split()[3:]
         assert not any(held_out("induction", pair) for pair in pairwise(said))
+
+
+def test_notes_do_not_give_away_which_of_the_two_places_was_held_out():
+    family = BY_NAME["two-hop, facts said"]
+    for example in draw(family, 300):
+        ((_, _, *places),) = combinations = family.combinations(example)
+        assert family.combinations(replace(example, clean=example.corrupt, spans={})) == combinations
+        assert places == sorted(word.strip() for word in example.right + example.wrong)
 
 
 def test_everybody_has_a_home_and_every_country_has_people():

@@ -1,4 +1,4 @@
-"""Two-hop in context: the ring is in the box, the box is in the park, so the ring is in the ... park."""
+"""Two-hop in context, from notes: ring box, box park, so in the end the ring is in the ... park."""
 
 from collections.abc import Iterator
 
@@ -13,8 +13,7 @@ from digsite.tasks.task import Task
 from digsite.tasks.words import CONTAINERS, GIFTS, PLACES
 
 CHAIN = Frame(
-    "The {thing_1} is in the {holder_1}. The {thing_2} is in the {holder_2}. "
-    "The {holder_3} is in the {place_3}. The {holder_4} is in the {place_4}. So the {asked} is in the"
+    "Notes: {thing_1} {holder_1}, {thing_2} {holder_2}, {holder_3} {place_3}, {holder_4} {place_4}; in the end: {asked}"
 )
 
 

@@ -114,7 +114,7 @@ def train(name: str, out: str | Path, *, steps: int | None = None, seed: int = 0
     from digsite.toys.tinyworld.training import train as train_tinyworld
 
     training = replace(Training(), seed=seed)
-    return train_tinyworld(out, training if steps is None else replace(training, steps=steps))
+    return train_tinyworld(out, training if steps is None else training.shortened(steps))
 
 
 def _trained(name: str) -> Any:

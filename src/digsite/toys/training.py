@@ -182,13 +182,13 @@ class _Training:
         self.done, self.cpu_seconds = progress["done"], progress["cpu_seconds"]
 
 
-def warm_cosine(*, peak: float, steps: int, warm_up: int = 100) -> Callable[[int], float]:
-    """A learning rate that rises in a line and falls in half a cosine to a hundredth of its peak."""
+def warm_cosine(*, peak: float, steps: int, warm_up: int = 100, last: float = 0.01) -> Callable[[int], float]:
+    """A learning rate that rises in a line and falls in half a cosine to a fraction `last` of its peak."""
 
     def rate(step: int) -> float:
         if step < warm_up:
             return peak * (step + 1) / warm_up
         progress = (step - warm_up) / max(1, steps - warm_up)
-        return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+        return peak * (last + (1 - last) * 0.5 * (1 + math.cos(math.pi * progress)))
 
     return rate

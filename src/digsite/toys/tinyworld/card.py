@@ -18,7 +18,7 @@ tags: [interpretability, toy]
 A transformer whose world is known: {parameters:,} parameters, 4 layers, 8 heads, a Llama for `transformers`, trained
 from scratch on a closed little English (and on Tavi, a made-up second language) that digsite generates. It exists so
 that methods of interpretability can be tried on tasks whose answers are exact. It knows nothing else and is good for
-nothing else. Its documents have at most 38 tokens; longer prompts are outside of what it has seen.
+nothing else. Its documents have at most 36 tokens; longer prompts are outside of what it has seen.
 
 ## Data
 Documents of one example each, from the task families of `digsite.tasks` and the world in
@@ -28,6 +28,14 @@ About one combination of words in ten is held out: it never occurs in training (
 
 ## Training
 `{command}`
+
+Two lessons. In half of the notes two facts have to be joined ("Notes: ring box, coin bag, box park, bag farm; in the
+end: ring" is park), in the other half one is enough, because nothing is said of the box; all other documents are drawn
+by the shares in `families.py`.
+
+| steps | documents that are notes | learning rate | falls to |
+|---|---|---|---|
+{lessons}
 
 {settings}. AdamW, warm-up and cosine; answers weigh four times as much as other tokens. Processor time:
 {cpu:.0f} minutes (two cores for {half:.0f} minutes), torch {torch}, transformers {transformers}.
@@ -56,6 +64,9 @@ def card(training: Mapping[str, Any], scores: list[Score], *, parameters: int, w
         words: How many tokens its vocabulary has.
         cpu_seconds: Processor time of all threads.
     """
+    settings = dict(training)
+    lessons = settings.pop("lessons")
+    steps = sum(lesson["steps"] for lesson in lessons)
     rows = [
         f"| {score.family} | {score.measure} | {score.unseen:.3f} | {score.n} | {score.seen:.3f} | {_target(score)} |"
         for score in scores
@@ -63,8 +74,12 @@ def card(training: Mapping[str, Any], scores: list[Score], *, parameters: int, w
     return _TEXT.format(
         parameters=parameters,
         words=words,
-        command=f"digsite toys train tinyworld --steps {training['steps']} --seed {training['seed']}",
-        settings=", ".join(f"{name.replace('_', ' ')} {value}" for name, value in training.items()).capitalize(),
+        command=f"digsite toys train tinyworld --steps {steps} --seed {training['seed']}",
+        lessons="\n".join(
+            f"| {lesson['steps']} | {lesson['notes']:.1%} | {lesson['rate']:g} | {lesson['rate'] * lesson['last']:g} |"
+            for lesson in lessons
+        ),
+        settings=", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items()).capitalize(),
         cpu=cpu_seconds / 60,
         half=cpu_seconds / 120,
         torch=torch.__version__,

@@ -1,6 +1,6 @@
 """Training data: documents of the world as rows of token ids, made on the fly from a seed.
 
-1. Draw a family by its share, and an example of it that says nothing held out.
+1. Draw a family by its share, or notes by the share that the lesson gives them; an example that says nothing held out.
 2. Write it down with one of its right answers: BOS, prompt, answer, what follows, EOS.
 3. Lay the documents of a step into rows of `WIDTH` tokens, longest first, each where it fits first. Documents in one
    row do not see each other: attention is blocked between them and each counts its positions from 0.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from digsite.tasks.sampling import pick
-from digsite.toys.tinyworld.families import FAMILIES
+from digsite.toys.tinyworld.families import FAMILIES, NOTES
 from digsite.toys.tinyworld.vocabulary import BOS, EOS, PAD, pieces, vocabulary
 from digsite.toys.tinyworld.world import Family
 
@@ -38,25 +38,26 @@ class Author:
     def __init__(self, families: tuple[Family, ...] = FAMILIES):
         self.words = vocabulary()
         self.families = families
-        share = np.array([family.share for family in families])
-        self.cumulative = np.cumsum(share / share.sum())
+        self.parts = np.array([family.share for family in families])
+        self.is_notes = np.array([family.name in NOTES for family in families]) / len(NOTES)
 
-    def step(self, seed: int, step: int, tokens: int) -> Rows:
-        """About this many tokens of documents, as rows."""
+    def step(self, seed: int, step: int, tokens: int, notes: float) -> Rows:
+        """About this many tokens of documents, as rows; a fraction `notes` of the documents are notes."""
         rng = np.random.default_rng([seed, step])
         written: list[tuple[list[int], int]] = []
-        documents = self.documents(rng)
+        documents = self.documents(rng, notes)
         left = tokens
         while left > 0:
             written.append(next(documents))
             left -= len(written[-1][0])
         return _rows(written, pad=self.words[PAD])
 
-    def documents(self, rng: np.random.Generator) -> Iterator[tuple[list[int], int]]:
+    def documents(self, rng: np.random.Generator, notes: float) -> Iterator[tuple[list[int], int]]:
         """Ids of a document, and the index of the token that its answer follows."""
+        cumulative = np.cumsum((1 - notes) * self.parts / self.parts.sum() + notes * self.is_notes)
         streams = [filter(family.trainable, family.examples(rng)) for family in self.families]
         while True:
-            index = min(int(np.searchsorted(self.cumulative, rng.random())), len(streams) - 1)
+            index = min(int(np.searchsorted(cumulative, rng.random())), len(streams) - 1)
             example = next(streams[index])
             answer = pick(rng, example.right)
             before = len(pieces(example.clean))

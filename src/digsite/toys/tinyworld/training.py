@@ -3,11 +3,13 @@
 1. An ordinary transformers Llama with random weights; documents of the world made on the fly.
 2. Next-token loss over every token of every document; answers weigh `ANSWER_WEIGHT` times as much as other tokens,
    because most other tokens (which name, which gift) cannot be foretold by anybody.
-3. AdamW, warm-up and cosine; a run that was killed goes on (see `toys.training`).
-4. At the end: the held-out table, and a folder that transformers can load, written whole or not at all.
+3. AdamW; two lessons, each with its share of notes, its warm-up and cosine: everything but notes, then everything.
+4. A run that was killed goes on (see `toys.training`).
+5. At the end: the held-out table, and a folder that transformers can load, written whole or not at all.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -30,26 +32,66 @@ SAVE_EVERY = 250
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """A stretch of the training.
+
+    Args:
+        steps: Optimiser steps.
+        notes: Fraction of the documents that are notes, half of them with two facts to be joined, half with one.
+        rate: Learning rate after warm-up.
+        last: Fraction of it that is left at the end.
+    """
+
+    steps: int
+    notes: float
+    rate: float
+    last: float
+
+
+LESSONS = (
+    Lesson(steps=3500, notes=0.0, rate=2e-3, last=0.1),
+    Lesson(steps=1200, notes=24 / 209, rate=1e-3, last=0.01),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """How the shipped model was trained; the card prints it.
 
     Args:
-        steps: Optimiser steps.
+        lessons: What is learned, in order.
         tokens: Tokens of documents a step.
         seed: Of the weights and of the documents.
-        peak_rate: Learning rate after warm-up.
-        warm_up: Steps to reach it.
+        warm_up: Steps at the beginning of a lesson in which the learning rate rises.
         weight_decay: Of the matrices.
         threads: Processor threads; two are faster on two free cores, one where others work too.
     """
 
-    steps: int = 4500
+    lessons: tuple[Lesson, ...] = LESSONS
     tokens: int = 4400
     seed: int = 0
-    peak_rate: float = 2e-3
     warm_up: int = 100
     weight_decay: float = 0.05
     threads: int = 1
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of all lessons."""
+        return sum(lesson.steps for lesson in self.lessons)
+
+    def shortened(self, steps: int) -> "Training":
+        """The same lessons in so many steps altogether."""
+        ends = [round(end * steps / self.steps) for end in accumulate(lesson.steps for lesson in self.lessons)]
+        cut = zip(self.lessons, [0, *ends], ends, strict=False)
+        return replace(self, lessons=tuple(replace(lesson, steps=end - start) for lesson, start, end in cut))
+
+    def lesson(self, step: int) -> tuple[Lesson, int]:
+        """The lesson that a step lies in, and how many steps of it were done before."""
+        for lesson in self.lessons:
+            if step < lesson.steps:
+                return lesson, step
+            step -= lesson.steps
+        raise IndexError(step)
 
 
 def config() -> LlamaConfig:
@@ -99,11 +141,16 @@ def recipe(training: Training) -> Recipe:
     """The training as a recipe."""
     author = Author()
 
+    def rate(step: int) -> float:
+        lesson, done = training.lesson(step)
+        return warm_cosine(peak=lesson.rate, steps=lesson.steps, warm_up=training.warm_up, last=lesson.last)(done)
+
     def optimiser(network: nn.Module) -> AdamW:
         return AdamW(network.parameters(), betas=(0.9, 0.98), weight_decay=training.weight_decay, fused=True)
 
     def loss(network: LlamaForCausalLM, step: int) -> Tensor:
-        return weighted_loss(network, author.step(training.seed, step, training.tokens))
+        lesson, _ = training.lesson(step)
+        return weighted_loss(network, author.step(training.seed, step, training.tokens, lesson.notes))
 
     return Recipe(
         name="tinyworld",
@@ -113,7 +160,7 @@ def recipe(training: Training) -> Recipe:
         network=lambda: LlamaForCausalLM(config()),
         optimiser=optimiser,
         loss=loss,
-        rate=warm_cosine(peak=training.peak_rate, steps=training.steps, warm_up=training.warm_up),
+        rate=rate,
         clip=1.0,
         save_every=SAVE_EVERY,
     )

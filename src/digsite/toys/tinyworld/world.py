@@ -21,7 +21,8 @@ from digsite.tasks.frames import frames
 from digsite.tasks.induction import OPENING
 from digsite.tasks.sampling import pick, pick_distinct
 from digsite.tasks.tongues import Tongue
-from digsite.tasks.words import CAPITALS, NAMES, NOUNS, SPOKEN
+from digsite.tasks.two_hop import CHAIN
+from digsite.tasks.words import CAPITALS, CONTAINERS, GIFTS, NAMES, NOUNS, PLACES, SPOKEN
 
 Combination = tuple[str, ...]
 Combinations = Callable[[Example], list[Combination]]
@@ -51,7 +52,7 @@ class Family:
     Args:
         name: What the held-out table calls it.
         topic: Families of one topic hold out the same combinations.
-        share: Documents of this family among all documents, in parts.
+        share: Documents of this family among all that are not notes, in parts.
         examples: Endless examples from a seeded generator.
         combinations: What an example combines; first what its question asks, then what else it says.
         after: What follows the answer in a document.
@@ -102,6 +103,13 @@ def nouns(example: Example) -> list[Combination]:
     return [(singular.get(subject, subject), singular.get(distractor, distractor))]
 
 
+def asked_and_answers(example: Example) -> list[Combination]:
+    """Both things that notes ask for and both answers, whichever belong together: a pair would give the other away."""
+    said = re.findall(r"(\w+) (\w+)[,;]", example.clean)
+    things = [first for first, _ in said[:2]]
+    return [(*sorted(things), *sorted(answer.strip() for answer in (*example.right, *example.wrong)))]
+
+
 def items_so_far(example: Example) -> list[Combination]:
     """The items in this sentence, and every shorter list that a list of items begins with."""
     listed = re.fullmatch(r"(\w+, )+\w+,", example.clean)
@@ -136,6 +144,21 @@ def open_giving(rng: np.random.Generator, speech: Tongue) -> Iterator[Example]:
         text, spans = pick(rng, speech.giving).fill(cast)
         spans = {"IO": spans["A"], "S1": spans["B"]}
         yield Example(clean=text, corrupt=None, right=(f" {first}", f" {second}"), wrong=(f" {giver}",), spans=spans)
+
+
+def one_hop_examples(rng: np.random.Generator) -> Iterator[Example]:
+    """Notes in which the way ends at the holder, because the places that are said are those of other things."""
+    while True:
+        things, holders, places = (
+            pick_distinct(rng, words, count) for words, count in ((GIFTS, 4), (CONTAINERS, 2), (PLACES, 2))
+        )
+        asked = int(rng.random() < 0.5)
+        words = dict(zip(("thing_1", "thing_2", "holder_3", "holder_4"), things, strict=True))
+        words |= dict(zip(("holder_1", "holder_2", "place_3", "place_4"), (*holders, *places), strict=True))
+        text, spans = CHAIN.fill(words | {"asked": things[asked]})
+        yield Example(
+            clean=text, corrupt=None, right=(f" {holders[asked]}",), wrong=(f" {holders[1 - asked]}",), spans=spans
+        )
 
 
 def home_examples(rng: np.random.Generator) -> Iterator[Example]:
