@@ -12,7 +12,7 @@ from typing import Any
 
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
-from transformers import AutoTokenizer, GPT2Config, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GPT2Config, LlamaConfig, PreTrainedTokenizerFast
 
 from .access import Seen, Variant, plain
 
@@ -65,6 +65,45 @@ def hooked_transformer(hf: Any, config: GPT2Config, *, processed: bool = False) 
         center_writing_weights=processed,
         center_unembed=processed,
         fold_value_biases=processed,
+    )
+    return model.eval().requires_grad_(requires_grad=False)
+
+
+def hooked_llama(hf: Any, config: LlamaConfig) -> Any:
+    """TransformerLens' own implementation with the weights of a Hugging Face Llama: every query head reads its keys and
+    values for itself, which EAP-IG needs."""
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+    from transformer_lens.pretrained.weight_conversions.llama import convert_llama_weights
+
+    d_head = config.hidden_size // config.num_attention_heads
+    shape = HookedTransformerConfig(
+        n_layers=config.num_hidden_layers,
+        d_model=config.hidden_size,
+        n_heads=config.num_attention_heads,
+        n_key_value_heads=config.num_key_value_heads,
+        ungroup_grouped_query_attention=True,
+        d_head=d_head,
+        d_mlp=config.intermediate_size,
+        n_ctx=1024,
+        d_vocab=config.vocab_size,
+        act_fn=config.hidden_act,
+        gated_mlp=True,
+        normalization_type="RMS",
+        final_rms=True,
+        eps=config.rms_norm_eps,
+        positional_embedding_type="rotary",
+        rotary_dim=d_head,
+        rotary_base=10_000,
+        original_architecture="LlamaForCausalLM",
+        device="cpu",
+    )
+    model = HookedTransformer(shape)
+    model.load_and_process_state_dict(
+        convert_llama_weights(hf, shape),
+        fold_ln=False,
+        center_writing_weights=False,
+        center_unembed=False,
+        fold_value_biases=False,
     )
     return model.eval().requires_grad_(requires_grad=False)
 
