@@ -203,6 +203,16 @@ def test_kl_between_clean_and_corrupt(model):
     torch.testing.assert_close(task.metric(corrupt, "kl", reference=clean), (p * (p / q).log()).sum(-1))
 
 
+@pytest.mark.parametrize("examples", [SHORT, LONG])
+def test_the_metric_of_many_runs_is_that_of_each(model, examples):
+    task = Task.from_frame(model, records(examples))
+    reference = model.run(task.clean, logits=task.keep).logits
+    runs = torch.stack([reference, 2 * reference, torch.randn_like(reference)])
+    for name in ("logit_diff", "kl", "rank"):
+        each = torch.stack([task.metric(logits, name, reference=reference) for logits in runs])
+        assert torch.equal(task.metric_of_many(runs, name, reference=reference), each)
+
+
 def test_metric_refuses_what_is_no_answer(model):
     task = task_of(model, LONG)
     logits = logits_of(model, task.clean, "all")

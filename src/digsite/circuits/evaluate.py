@@ -84,8 +84,11 @@ class Cutter:
                 self.muxes.append(EdgeMux(model, ends[0], donor, keep=task.keep, places=of))
         self.space: EdgeSpace = self.muxes[0].space
         self.places = places(task, at).names
-        self.references = [model.run(part.clean, logits=task.keep).logits for part in self.parts]
-        self.clean = torch.cat([self._score(i, logits) for i, logits in enumerate(self.references)])
+        self.references = [
+            mux.logits if semantics == "tree" else model.run(part.clean, logits=task.keep).logits
+            for part, mux in zip(self.parts, self.muxes, strict=True)
+        ]
+        self.clean = torch.cat([self._score(i, logits[None])[0] for i, logits in enumerate(self.references)])
 
     def __call__(self, kept: Bool[Tensor, "circuit *place writer reader"]) -> Float[Tensor, "circuit example"]:
         """The metric of every example when only some edges carry the behaviour, for many circuits at once."""
@@ -104,7 +107,7 @@ class Cutter:
 
     def _score(self, part: int, logits: Tensor) -> Tensor:
         reference = self.references[part] if self.metric == "kl" else None
-        return self.parts[part].metric(logits, self.metric, reference=reference).float()
+        return self.parts[part].metric_of_many(logits, self.metric, reference=reference).float()
 
 
 def evaluate_circuit(

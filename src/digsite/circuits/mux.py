@@ -101,22 +101,22 @@ class EdgeMux:
         # Circuits that begin at the same layer share passes.
         first = self._first_layers(masks != 0)
         for layer in first.unique().tolist():
-            for which in (first == layer).nonzero().flatten().split(self._circuits_at_once()):
+            for which in (first == layer).nonzero().flatten().split(self._circuits_at_once(layer)):
                 yield which.tolist(), self._pass(masks[which], layer)
 
     def scored(
-        self, masks: Masks, score: Callable[[Tensor], Float[Tensor, " example"]], examples: int
+        self, masks: Masks, score: Callable[[Tensor], Float[Tensor, "circuit example"]], examples: int
     ) -> Float[Tensor, "circuit example"]:
         """What a metric says of the logits under each mask, in the order of the masks; logits are not kept.
 
         Args:
             masks: As for a call.
-            score: From logits [batch, columns, vocab] to one number for each example.
+            score: From logits [circuit, batch, columns, vocab] to one number for each circuit and example.
             examples: How many there are.
         """
         found = torch.empty(len(masks), examples)
         for which, logits in self(masks):
-            found[which] = torch.stack([score(one) for one in logits]).float().cpu()
+            found[which] = score(logits).float().cpu()
         return found
 
     def graded(self, mask: Float[Tensor, "*place writer reader"]) -> Float[Tensor, "batch columns vocab"]:
@@ -140,10 +140,12 @@ class EdgeMux:
         read = changed.flatten(1, -2).any(1)
         return torch.where(read, self._layer_of_reader, self.model.n_layers).min(1).values
 
-    def _circuits_at_once(self) -> int:
+    def _circuits_at_once(self, layer: int) -> int:
+        """How many circuits share a pass that begins at a layer: what earlier ones wrote is there once for all."""
+        writers = sum(name.startswith("layers.") and int(name.split(".")[1]) >= layer for name in self.space.writers)
         rows, width = self.tokens.ids.shape
         heads = self.model.n_heads + 2 * self.model.n_kv_heads
-        each = rows * (width - self.column) * self.model.d_model * (len(self.space.writers) + 3 * heads) * 4
+        each = rows * (width - self.column) * self.model.d_model * (writers + 3 * heads) * 4
         return max(1, BYTES // each)
 
 

@@ -251,7 +251,7 @@ class _Paths:
         return mask & self.space.real
 
     def _scores(self, mux: EdgeMux, masks: Tensor) -> Float[Tensor, "sender example"]:
-        return mux.scored(masks, lambda logits: self.task.metric(logits, self.metric), len(self.task))
+        return mux.scored(masks, lambda logits: self.task.metric_of_many(logits, self.metric), len(self.task))
 
 
 def chosen(space: EdgeSpace, base: Written, source: Written, writer: int) -> Written:

@@ -39,6 +39,9 @@ from digsite.tasks import Task
 
 WINDOW = 32
 """How many candidates are tried in one pass."""
+GROWTH = 4
+"""The next pass tries this many times the candidates that the last one settled: where guesses go wrong, fewer rows are
+run for nothing."""
 
 Item = TypeVar("Item")
 
@@ -62,7 +65,7 @@ def acdc(
         threshold: How much more damage one cut may do, in nats for "kl".
         how: What takes the place of a cut edge: "corrupt", "zero", "mean" or "resample".
         metric: "kl" measures damage as the divergence from the clean logits; another metric as its drop.
-        window: How many candidates are tried in one pass; 1 is the algorithm as published, with the same result.
+        window: How many candidates are tried in one pass at most; 1 is the algorithm as published, with the same result.
             Fewer save work that wrong guesses waste, more save passes.
         batch: Examples in one pass.
         seed: For "resample".
@@ -106,6 +109,7 @@ class _Search:
         damage: What that does to the behaviour.
         done: How far the search has come in the order.
         cut: Guesses: whether the edge at a place of the order was cut when it was last tried.
+        next: How many candidates the next pass tries.
     """
 
     def __init__(self, cutter: Cutter, threshold: float, window: int):
@@ -119,6 +123,7 @@ class _Search:
         ]
         self.kept, self.damage, self.done = self.space.real.clone(), 0.0, 0
         self.cut: dict[int, bool] = {}
+        self.next = window
 
     def run(self) -> Bool[Tensor, "writer reader"]:
         """The edges that are left."""
@@ -143,7 +148,7 @@ class _Search:
                 right, end = i, place + 1
                 after = circuits[i] if self.cut[place] else self._put_back(circuits[i], place)
             before = damage if guess else before
-        self.kept, self.done = after, end
+        self.kept, self.done, self.next = after, end, min(self.window, GROWTH * (right + 1))
 
     def _put_back(self, circuit: Tensor, place: int) -> Tensor:
         circuit = circuit.clone()
@@ -156,7 +161,7 @@ class _Search:
         circuits: list[Tensor] = []
         places: list[int] = []
         kept, place, last, used = self.kept.clone(), self.done, -1, False
-        while place < len(self.order) and len(circuits) < self.window:
+        while place < len(self.order) and len(circuits) < self.next:
             writer, reader = self.order[place]
             if reader != last:  # whether it is used was settled when the readers after it were
                 last, used = reader, self._used(kept, reader)

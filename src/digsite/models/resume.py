@@ -12,6 +12,7 @@ Positions are shared only where every layer has an ordinary, growing cache; else
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -53,9 +54,9 @@ class Resumable:
             for handle in handles:
                 handle.remove()
         self.logits = self.run.logits
-        self._cache: list[tuple[Tensor, Tensor]] | None = self._kept_cache()
 
-    def _kept_cache(self) -> list[tuple[Tensor, Tensor]] | None:
+    @cached_property
+    def _cache(self) -> list[tuple[Tensor, Tensor]] | None:
         model = self.model
         if "use_cache" not in model.takes or model.anatomy.arch.tapped or not model.n_heads:
             return None
@@ -72,7 +73,8 @@ class Resumable:
 
     def start(self, column: int) -> int:
         """The column at which a pass begins whose edits change nothing before `column`."""
-        return min(column, self.tokens.ids.shape[1] - self.keep) if self._cache is not None else 0
+        column = min(column, self.tokens.ids.shape[1] - self.keep)
+        return column if column and self._cache is not None else 0
 
     @torch.no_grad()
     def edited(

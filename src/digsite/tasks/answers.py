@@ -53,6 +53,13 @@ class Answers:
         texts = tuple(self.texts[i] for i in examples.tolist())
         return Answers(self.ids[examples], self.mask[examples], self.rows[examples], texts)
 
+    def repeated(self, times: int, rows: int) -> "Answers":
+        """The answers once for each of several runs of the same rows, the runs one after the other."""
+        shift = rows * torch.arange(times, device=self.rows.device).repeat_interleave(len(self.rows))
+        tiled = (x.repeat(times, *(1,) * (x.ndim - 1)) for x in (self.ids, self.mask, self.rows))
+        ids, mask, own = tiled
+        return Answers(ids, mask, own + shift[:, None], self.texts * times)
+
     def to(self, device: torch.device) -> "Answers":
         """The same answers on another device."""
         return replace(self, ids=self.ids.to(device), mask=self.mask.to(device), rows=self.rows.to(device))

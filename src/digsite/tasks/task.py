@@ -156,6 +156,25 @@ class Task:
             per_token=self.normalise == "length",
         )
 
+    def metric_of_many(
+        self,
+        logits: Float[Tensor, "run batch pos vocab"],
+        name: str | None = None,
+        *,
+        reference: Float[Tensor, "batch columns vocab"] | None = None,
+    ) -> Float[Tensor, "run example"]:
+        """`metric` of several runs of the same rows in one call."""
+        times, rows = logits.shape[:2]
+        many = measure_answers(
+            name or self.metric_name,
+            logits.flatten(0, 1),
+            self.right.repeated(times, rows),
+            self.wrong.repeated(times, rows),
+            reference=None if reference is None else reference.repeat(times, 1, 1),
+            per_token=self.normalise == "length",
+        )
+        return many.unflatten(0, (times, -1))
+
     def answer_direction_ids(self) -> tuple[RightWeights, WrongWeights]:
         """The token ids and weights of the linear direction that the logit difference reads.
 
