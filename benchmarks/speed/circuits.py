@@ -90,7 +90,7 @@ class Peer:
         from .peers import hooked_llama, hooked_transformer
 
         self.task = task
-        make = hooked_llama if isinstance(hf.config, LlamaConfig) else hooked_transformer
+        make: Callable[..., Any] = hooked_llama if isinstance(hf.config, LlamaConfig) else hooked_transformer
         self.model = make(hf, hf.config)
         self.model.requires_grad_(requires_grad=True)
         for option in ("use_attn_result", "use_split_qkv_input", "use_hook_mlp_in"):

@@ -39,9 +39,9 @@ from digsite.tasks import Task
 
 WINDOW = 32
 """How many candidates are tried in one pass."""
-GROWTH = 4
-"""The next pass tries this many times the candidates that the last one settled: where guesses go wrong, fewer rows are
-run for nothing."""
+FEWEST, GROWTH = 16, 2
+"""The next pass tries this many times the candidates that the last one settled, but so many at least: where guesses go
+wrong, fewer rows are run for nothing."""
 
 Item = TypeVar("Item")
 
@@ -65,8 +65,8 @@ def acdc(
         threshold: How much more damage one cut may do, in nats for "kl".
         how: What takes the place of a cut edge: "corrupt", "zero", "mean" or "resample".
         metric: "kl" measures damage as the divergence from the clean logits; another metric as its drop.
-        window: How many candidates are tried in one pass at most; 1 is the algorithm as published, with the same result.
-            Fewer save work that wrong guesses waste, more save passes.
+        window: How many candidates are tried in one pass at most; 1 is the algorithm as published, with the same
+            result. Fewer save work that wrong guesses waste, more save passes.
         batch: Examples in one pass.
         seed: For "resample".
 
@@ -148,7 +148,7 @@ class _Search:
                 right, end = i, place + 1
                 after = circuits[i] if self.cut[place] else self._put_back(circuits[i], place)
             before = damage if guess else before
-        self.kept, self.done, self.next = after, end, min(self.window, GROWTH * (right + 1))
+        self.kept, self.done, self.next = after, end, min(self.window, max(FEWEST, GROWTH * (right + 1)))
 
     def _put_back(self, circuit: Tensor, place: int) -> Tensor:
         circuit = circuit.clone()
