@@ -89,6 +89,7 @@ def unused(folder: Path) -> Path:
 
 def _rows(model: "Model", task: "Task", random_sets: int) -> int:
     """Rows that an investigation sends through the model at most, step by step."""
+    from digsite.circuits.judging import SHARES
     from digsite.investigations.investigation import CANDIDATES, CHOOSING
 
     n, parts = len(task.clean), len(digsite.components(model))
@@ -97,4 +98,6 @@ def _rows(model: "Model", task: "Task", random_sets: int) -> int:
     patching = (2 * parts + places) * (n + min(32, n))
     choosing = sum(min(CANDIDATES, left) for left in range(1, parts + 1)) * min(CHOOSING, n // 2)
     judging = 2 * random_sets * min(50, n // 2)
-    return 12 * n + patching + choosing + judging
+    # Edges: scored here and in shuffled weights, then every size, its rest and five random circuits of it are tried.
+    edges = (2 * 17 + 9 * len(SHARES) + 20) * (n // 2)
+    return 12 * n + patching + choosing + judging + edges

@@ -85,7 +85,8 @@ def lines(
     ticks = ticks_along(along, width / last)
     left = max(widest(height.labels) + 12, ticks.overhang + 2)
     looks = _looks(series)
-    signed = sum(not line.is_control for line in series) > 1
+    controls = sum(line.is_control for line in series)
+    signed = max(controls, len(series) - controls) > 1
     right = max(14 + SIGN * signed + widest([line.name for line in series]), ticks.overhang)
     heading, top = title_lines(title, left + width)
     foot = top + 4 + HEIGHT
@@ -128,8 +129,10 @@ def _check(series: Sequence[Line], along: Axis) -> None:
 def _looks(series: Sequence[Line]) -> dict[Line, tuple[str, str]]:
     """Colour and shape of points of each line."""
     claimed = [line for line in series if not line.is_control]
-    several = dict(zip(claimed, cycle(LOOKS), strict=False)) if len(claimed) > 1 else {}
-    return {line: (LIGHT.null, "s") if line.is_control else several.get(line, (LIGHT.positive, "o")) for line in series}
+    controls = [line for line in series if line.is_control]
+    several = cycle(LOOKS) if len(claimed) > 1 else [(LIGHT.positive, "o")]
+    greys = cycle([(LIGHT.null, shape) for shape in "sD^"])
+    return dict(zip(claimed, several, strict=False)) | dict(zip(controls, greys, strict=False))
 
 
 def _name(canvas: Canvas, line: Line, left: float, middle: float, sign: tuple[str, str] | None) -> None:
