@@ -53,7 +53,7 @@ def builtin() -> list[Toy]:
             kind="trained",
             description="a small Llama trained on a closed little English with a world behind it, and on Tavi, "
             "a made-up second language",
-            cpu_minutes=31.0,
+            cpu_minutes=38.0,
         ),
         *(
             Toy(

@@ -18,7 +18,7 @@ tags: [interpretability, toy]
 A transformer whose world is known: {parameters:,} parameters, 4 layers, 8 heads, a Llama for `transformers`, trained
 from scratch on a closed little English (and on Tavi, a made-up second language) that digsite generates. It exists so
 that methods of interpretability can be tried on tasks whose answers are exact. It knows nothing else and is good for
-nothing else. Its documents have at most 36 tokens; longer prompts are outside of what it has seen.
+nothing else. Its documents have at most 35 tokens; longer prompts are outside of what it has seen.
 
 ## Data
 Documents of one example each, from the task families of `digsite.tasks` and the world in
