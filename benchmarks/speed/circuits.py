@@ -59,16 +59,14 @@ METRIC_TOLERANCE = 1e-3
 ROUNDS = 5
 
 
-def pairs() -> Task:
-    """Random prompts in pairs, each with a right and a wrong next token."""
+def pairs(n: int = PAIRS, length: int = LENGTH, vocab: int = CONFIG.vocab_size) -> Task:
+    """Random prompts in pairs that differ behind their middle, each with a right and a wrong next token."""
     generator = torch.Generator().manual_seed(0)
-    clean, answers = (
-        torch.randint(CONFIG.vocab_size, shape, generator=generator) for shape in ((PAIRS, LENGTH), (2, PAIRS, 1, 1))
-    )
+    clean, answers = (torch.randint(vocab, shape, generator=generator) for shape in ((n, length), (2, n, 1, 1)))
     corrupt = clean.clone()
-    corrupt[:, DIFFERS] = (corrupt[:, DIFFERS] + 1) % CONFIG.vocab_size
-    rows = torch.arange(PAIRS)[:, None]
-    right, wrong = (Answers(ids, torch.ones_like(ids, dtype=torch.bool), rows, (("",),) * PAIRS) for ids in answers)
+    corrupt[:, DIFFERS] = (corrupt[:, DIFFERS] + 1) % vocab
+    rows = torch.arange(n)[:, None]
+    right, wrong = (Answers(ids, torch.ones_like(ids, dtype=torch.bool), rows, (("",),) * n) for ids in answers)
     return Task(
         name="random pairs",
         question="?",
@@ -77,7 +75,7 @@ def pairs() -> Task:
         right=right,
         wrong=wrong,
         spans={},
-        groups=("",) * PAIRS,
+        groups=("",) * n,
     )
 
 

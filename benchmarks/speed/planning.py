@@ -19,10 +19,8 @@ import transformers
 
 import digsite
 from digsite.circuits import eap, plan_eap
-from digsite.models.tokens import given
-from digsite.tasks import Task
-from digsite.tasks.answers import Answers
 
+from .circuits import pairs
 from .table import Row, Table, conditions
 
 VOCAB = 2000
@@ -55,26 +53,6 @@ LLAMA_8B: dict[str, Any] = {
     "dtype": "bfloat16",
 }
 PAIRS, LENGTHS, LARGE = 16, (30, 64), (1, 8, 16, 32)
-
-
-def pairs(n: int, length: int) -> Task:
-    """Random prompts in pairs, each with a right and a wrong next token."""
-    generator = torch.Generator().manual_seed(0)
-    clean, answers = (torch.randint(VOCAB, shape, generator=generator) for shape in ((n, length), (2, n, 1, 1)))
-    corrupt = clean.clone()
-    corrupt[:, length // 2] = (corrupt[:, length // 2] + 1) % VOCAB
-    rows = torch.arange(n)[:, None]
-    right, wrong = (Answers(ids, torch.ones_like(ids, dtype=torch.bool), rows, (("",),) * n) for ids in answers)
-    return Task(
-        name="random pairs",
-        question="?",
-        clean=given(clean, None),
-        corrupt=given(corrupt, None),
-        right=right,
-        wrong=wrong,
-        spans={},
-        groups=("",) * n,
-    )
 
 
 def measure(*, peers: bool, rounds: int | None) -> Table:
@@ -138,8 +116,8 @@ if __name__ == "__main__":
     hf = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     model = digsite.load(hf.eval().requires_grad_(requires_grad=False), verify=False)
     plan = plan_eap(model, length, batch=PAIRS)
-    eap(model, pairs(2, length))
-    task = pairs(PAIRS, length)
+    eap(model, pairs(2, length, VOCAB))
+    task = pairs(PAIRS, length, VOCAB)
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = _kilobytes("VmRSS")
     eap(model, task)

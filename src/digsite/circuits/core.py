@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from digsite._core.cost import measure
@@ -26,8 +26,8 @@ from digsite.artifacts import Result
 from digsite.circuits.evaluate import evaluate_circuit
 from digsite.circuits.judging import require_change, share_interval, share_kept
 from digsite.circuits.population import Population
-from digsite.circuits.scores import chosen
-from digsite.graphs import EdgeSpace, edge_space
+from digsite.circuits.scores import random_circuit
+from digsite.graphs import edge_space
 from digsite.graphs.circuit import same_space
 from digsite.models import Model, made_by
 from digsite.tasks import Task
@@ -151,7 +151,7 @@ def core_faithfulness(
         for i in track(range(len(task)), "prompts"):
             own, other = found.circuits[i], found.circuits[(i + shift) % len(task)]
             tried = [core.kept, own, core.kept | own, core.kept | other]
-            tried += [_random(space, int(tried[2].sum()), generator) for _ in range(random_circuits)]
+            tried += [random_circuit(space, own, int(tried[2].sum()), generator) for _ in range(random_circuits)]
             masks = torch.stack([torch.zeros_like(own), space.real, *tried])
             one = task.take(i)
             values.append(evaluate_circuit(model, one, masks, how=how, semantics=semantics, metric=metric, seed=seed))
@@ -180,10 +180,6 @@ def core_faithfulness(
         ),
         cost=cost,
     )
-
-
-def _random(space: EdgeSpace, count: int, generator: torch.Generator) -> Bool[Tensor, "writer reader"]:
-    return chosen(space, torch.rand(space.real.shape, generator=generator), count, select="greedy")
 
 
 def _told(row: dict[str, Any]) -> str:

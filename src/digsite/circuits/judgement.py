@@ -23,7 +23,7 @@ from digsite.artifacts import Result
 from digsite.circuits.evaluate import BATCH, Cutter
 from digsite.circuits.judging import require_change, share_interval, share_kept
 from digsite.circuits.places import asked
-from digsite.circuits.scores import chosen
+from digsite.circuits.scores import random_circuit
 from digsite.graphs import Circuit
 from digsite.graphs.circuit import same_space
 from digsite.models import Model, made_by
@@ -164,7 +164,8 @@ def judge_circuit(
             space = cutter.space
             same_space(space, [circuit])
             every = space.real.expand(circuit.kept.shape)
-            drawn = _random(circuit, random_circuits, seed)
+            generator = torch.Generator().manual_seed(seed)
+            drawn = [random_circuit(space, circuit.kept, len(circuit), generator) for _ in range(random_circuits)]
             masks = [every, torch.zeros_like(every), circuit.kept, every & ~circuit.kept]
             found = cutter(torch.stack([*masks, *drawn]))
             require_change(found[1], found[0], metric or task.metric_name, f"{how}, {semantics}")
@@ -196,13 +197,6 @@ def judge_circuit(
         ),
         cost=cost,
     )
-
-
-def _random(circuit: Circuit, count: int, seed: int) -> list[Bool[Tensor, "*place writer reader"]]:
-    """2. Circuits of the same size whose edges all lead to the logits, and nothing else speaks for them."""
-    generator = torch.Generator().manual_seed(seed)
-    draws = (torch.rand(circuit.kept.shape, generator=generator) for _ in range(count))
-    return [chosen(circuit.space, draw, len(circuit), select="greedy") for draw in draws]
 
 
 def _each_left_out(circuit: Circuit) -> Bool[Tensor, "edge *place writer reader"]:

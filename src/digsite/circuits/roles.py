@@ -35,6 +35,7 @@ from digsite.circuits.scores import EdgeScores
 from digsite.graphs import EdgeSpace, edge_space
 from digsite.graphs.edges import LOGITS
 from digsite.models import Model, made_by
+from digsite.patching.places import inside
 from digsite.sites import Site
 from digsite.tasks import Task
 
@@ -284,7 +285,7 @@ def _places(task: Task, spans: Sequence[str]) -> dict[str, Float[Tensor, "batch 
     column = torch.arange(width)[None] - torch.tensor(task.clean.starts)[:, None]
     last = torch.zeros_like(mask)
     last[:, -1] = True
-    at = {name: _within(column, task.row_spans(name)) for name in spans}
+    at = {name: inside(task, [name]) for name in spans}
     found = {"answer → first": _pairs(last, column == 0), "answer → itself": _pairs(last, last)}
     found |= {f"answer → {name}": _pairs(last, where) for name, where in at.items()}
     found |= {f"{a} → {b}": _pairs(at[a], at[b]) for a in at for b in at}
@@ -299,10 +300,6 @@ def _places(task: Task, spans: Sequence[str]) -> dict[str, Float[Tensor, "batch 
         "same token before": _mean(same),
         "what followed the same token": _mean(after),
     }
-
-
-def _within(column: Tensor, span: Tensor) -> Bool[Tensor, "batch pos"]:
-    return (column >= span[:, :1]) & (column < span[:, 1:])
 
 
 def _pairs(dst: Bool[Tensor, "batch dst"], src: Bool[Tensor, "batch src"]) -> Float[Tensor, "batch dst src"]:

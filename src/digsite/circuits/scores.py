@@ -182,6 +182,20 @@ def chosen(
     return kept
 
 
+def random_circuit(
+    space: EdgeSpace, like: Bool[Tensor, "*place writer reader"], count: int, generator: torch.Generator
+) -> Bool[Tensor, "*place writer reader"]:
+    """A circuit grown from the logits with random scores: its edges lead somewhere, and nothing else speaks for them.
+
+    Args:
+        space: All edges.
+        like: A circuit with the same places.
+        count: How many edges.
+        generator: Of the scores.
+    """
+    return chosen(space, torch.rand(like.shape, generator=generator), count, select="greedy")
+
+
 def _grow(space: EdgeSpace, scores: Tensor, count: int, kept: Tensor) -> None:
     """From the logits on, again and again the best edge into anything that is already in; [place, writer, reader]."""
     inputs = {name: [] for name in space.writers}
