@@ -13,7 +13,7 @@ from digsite._core.errors import BadInput, ShapeMismatch, explain
 
 @dataclass(frozen=True, eq=False)
 class Rows(Mapping[str, Tensor]):
-    """Activations of some tokens: `rows["layers.3.resid_post"]` is a tensor [row, width]; row i is the same token everywhere.
+    """Activations of some tokens: `rows["layers.3.resid_post"]` is [row, width]; row i is one token in all columns.
 
     Attributes:
         columns: The tensor of each column. A column is named by its site; where several models are read side by side,
