@@ -1,0 +1,251 @@
+"""`Dictionary`: blocks that read columns and write columns through sparse latents.
+
+1. What is read is divided by its column's scale; a centred block takes off the bias of what it writes.
+2. A block's pre-activations are the sum of its encoders over what it reads, and a bias.
+3. Its activation selects the latents.
+4. Each written column is the sum, over the blocks that write it, of what their decoders make of the latents, the skip,
+   the bias, and where there is one the vector of the token; it is multiplied by the column's scale.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from digsite._core.errors import BadInput, ShapeMismatch, explain
+from digsite.dictionaries import kernels
+from digsite.dictionaries.activations import TopK
+from digsite.dictionaries.config import BlockConfig, Column, DictionaryConfig
+from digsite.dictionaries.decoders import Maps, Matrices, Thin, decoder_of, parameters
+from digsite.store import Latents, Rows
+
+Read = Mapping[str, Tensor]
+
+
+class Block(nn.Module):
+    """One encoder, its activation, and the decoders of what it writes.
+
+    Attributes:
+        config: What it is.
+        W_enc: A matrix [latent, width] for each column it reads.
+        b_enc: The bias of the pre-activations, [latent].
+        decoder: See `decoders`.
+        W_skip: The dense map [d_out, d_in] to each column, where there is a skip.
+    """
+
+    W_enc: Sequence[Tensor]
+    decoder: Matrices | Thin | Maps
+    W_skip: Sequence[Tensor] | None
+
+    def __init__(self, config: BlockConfig, columns: Mapping[str, Column], targets: dict[str, nn.Parameter]):
+        super().__init__()
+        self.config = config
+        self.W_enc = parameters(torch.zeros(config.latents, columns[name].width) for name in config.reads)
+        self.b_enc = nn.Parameter(torch.zeros(config.latents))
+        self.decoder = decoder_of(config, columns, targets)
+        for name, start in config.activation.initial(config.latents).items():
+            if config.activation.kind == "batchtopk":
+                self.register_buffer(name, start)  # follows the data, not a gradient
+            else:
+                self.register_parameter(name, nn.Parameter(start))
+        wide = columns[config.reads[0]].width
+        maps = (torch.zeros(columns[name].width, wide) for name in config.writes)
+        self.W_skip = parameters(maps) if config.skip else None
+
+    def own(self, name: str) -> Tensor:
+        """What its activation learns."""
+        return getattr(self, name)
+
+    def pre(self, x: Sequence[Float[Tensor, "row _"]]) -> Float[Tensor, "row latent"]:
+        """The pre-activations of all latents."""
+        total = torch.addmm(self.b_enc, x[0], self.W_enc[0].T)
+        for other, W in zip(x[1:], self.W_enc[1:], strict=True):
+            total = total + other @ W.T
+        return total
+
+    def select(self, x: Sequence[Float[Tensor, "row _"]]) -> Latents:
+        """The latents, by a path that never holds all pre-activations where there is one."""
+        activation = self.config.activation
+        if isinstance(activation, TopK) and not activation.by_norm:
+            joined, W = (
+                (x[0], self.W_enc[0]) if len(x) == 1 else (torch.cat(list(x), 1), torch.cat(list(self.W_enc), 1))
+            )
+            return kernels.encode_top_k(joined, W, self.b_enc, activation.k)
+        return activation.select(self.pre(x), self)
+
+    def W_dec(self, column: str) -> Float[Tensor, "latent d"]:
+        """What every latent writes to a column, in normalised units."""
+        return self.decoder.matrix(self.config.writes.index(column))
+
+    def norms(self, *, over: str = "all") -> Float[Tensor, " latent"]:
+        """The length of what every latent writes.
+
+        Args:
+            over: "all" takes all columns as one vector; "sum" adds up the lengths of the columns.
+        """
+        each = torch.stack([self.W_dec(name).norm(dim=1) for name in self.config.writes])
+        return each.sum(0) if over == "sum" else each.norm(dim=0)
+
+    def write(self, latents: Latents, column: str, x: Float[Tensor, "row _"] | None) -> Float[Tensor, "row d"]:
+        """What the block adds to a column, in normalised units; a skip and linear maps need x, the column it reads."""
+        target = self.config.writes.index(column)
+        if x is None and (self.W_skip is not None or isinstance(self.decoder, Maps)):
+            raise BadInput(explain("This dictionary decodes with what it has read", do="decode(latents, rows)"))
+        added = self.decoder(latents, target, x)
+        return added if x is None or self.W_skip is None else added + x @ self.W_skip[target].T
+
+
+class Pass(NamedTuple):
+    """What one pass through a dictionary gave; everything in normalised units, on the autograd path.
+
+    Attributes:
+        inputs: What each block reads, column by column, centred where the block is.
+        pre: The pre-activations of every block; None where they were not asked for.
+        latents: Of every block.
+        outputs: Each written column as the dictionary makes it.
+        targets: Each written column as it should be.
+    """
+
+    inputs: list[list[Tensor]]
+    pre: list[Tensor | None]
+    latents: list[Latents]
+    outputs: dict[str, Tensor]
+    targets: dict[str, Tensor]
+
+
+class Dictionary(nn.Module):
+    """Blocks that read columns and write columns through sparse latents; see `config` for the families.
+
+    A new dictionary is all zeros: `initialise` it, `train` it, or `load` one.
+
+    Attributes:
+        config: What it is.
+        blocks: Its blocks.
+        b_dec: The bias of every written column, in normalised units.
+        tokens: The token table of every written column, [vocab, d], where there is one.
+    """
+
+    blocks: Sequence[Block]
+    b_dec: Sequence[Tensor]
+    tokens: Sequence[Tensor] | None
+
+    def __init__(self, config: DictionaryConfig):
+        super().__init__()
+        self.config = config
+        targets: dict[str, nn.Parameter] = {}
+        blocks: Any = nn.ModuleList(Block(block, config.columns, targets) for block in config.blocks)
+        self.blocks = blocks
+        self.b_dec = parameters(torch.zeros(config.columns[name].width) for name in config.writes)
+        tables = (torch.zeros(config.tokens, config.columns[name].width) for name in config.writes)
+        self.tokens = parameters(tables) if config.tokens else None
+
+    # -- facts -----------------------------------------------------------------------------------------------------
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns that it reads."""
+        return self.config.reads
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The columns that it writes."""
+        return self.config.writes
+
+    @property
+    def width(self) -> int:
+        """Latents of all blocks together."""
+        return sum(block.latents for block in self.config.blocks)
+
+    def bias(self, column: str) -> Float[Tensor, " d"]:
+        """The bias of a written column, in normalised units."""
+        return self.b_dec[self.writes.index(column)]
+
+    def directions(self, column: str, block: int = 0) -> Float[Tensor, "latent d"]:
+        """What every latent of a block writes to a column, in the units of the model."""
+        return self.blocks[block].W_dec(column) * self.config.columns[column].scale
+
+    # -- the whole way ---------------------------------------------------------------------------------------------
+    def encode(self, rows: Read) -> list[Latents]:
+        """The latents of every block.
+
+        Args:
+            rows: Activations [row, width] by column, in the units of the model.
+
+        Raises:
+            BadInput: A column is missing.
+            ShapeMismatch: A column has another width.
+        """
+        return [block.select(self.inputs(block, rows)) for block in self.blocks]
+
+    def decode(self, latents: Sequence[Latents], rows: Read | None = None) -> dict[str, Float[Tensor, "row d"]]:
+        """What the latents write to every column, in the units of the model.
+
+        Args:
+            latents: Of every block.
+            rows: What was read; only a skip, linear maps as latents, or a token table need it.
+        """
+        made = self._written(latents, rows)
+        return {name: x * self.config.columns[name].scale for name, x in made.items()}
+
+    def forward(self, rows: Read) -> dict[str, Float[Tensor, "row d"]]:
+        """What the dictionary makes of what it reads, column by column, in the units of the model."""
+        return self.decode(self.encode(rows), rows)
+
+    def run(self, rows: Read, *, pre: bool = False) -> Pass:
+        """One pass with everything that a loss may look at.
+
+        Args:
+            rows: Activations by column: what is read and what should be written.
+            pre: Whether all pre-activations are kept.
+        """
+        inputs = [self.inputs(block, rows) for block in self.blocks]
+        full = [block.pre(x) if pre else None for block, x in zip(self.blocks, inputs, strict=True)]
+        latents = [
+            block.select(x) if p is None else block.config.activation.select(p, block)
+            for block, x, p in zip(self.blocks, inputs, full, strict=True)
+        ]
+        targets = {name: self._normal(name, rows) for name in self.writes}
+        return Pass(inputs, full, latents, self._written(latents, rows), targets)
+
+    # -- steps -----------------------------------------------------------------------------------------------------
+    def inputs(self, block: Block, rows: Read) -> list[Float[Tensor, "row _"]]:
+        """What a block's encoder sees: normalised, and centred where it is (1)."""
+        seen = [self._normal(name, rows) for name in block.config.reads]
+        if not block.config.centred:
+            return seen
+        both = zip(block.config.reads, seen, strict=True)
+        return [x - self.bias(name) if name in self.writes else x for name, x in both]
+
+    def _normal(self, name: str, rows: Read) -> Tensor:
+        if name not in rows:
+            raise BadInput(explain(f"The dictionary needs the column {name}", possible=list(rows), near=name))
+        x, column = rows[name], self.config.columns[name]
+        if x.ndim != 2 or x.shape[1] != column.width:
+            asked = f"The dictionary takes {name} as rows of {column.width} numbers"
+            raise ShapeMismatch(explain(asked, found=f"{list(x.shape)}", do="Use a dictionary made for this site"))
+        return x if column.scale == 1 else x / column.scale
+
+    def _written(self, latents: Sequence[Latents], rows: Read | None) -> dict[str, Tensor]:
+        made: dict[str, Tensor] = {}
+        for block, active in zip(self.blocks, latents, strict=True):
+            x = None if rows is None else self._normal(block.config.reads[0], rows)
+            for name in block.config.writes:
+                added = block.write(active, name, x)
+                made[name] = added if name not in made else made[name] + added
+        return {name: made[name] + self.bias(name) + self._of_tokens(name, rows) for name in self.writes}
+
+    def _of_tokens(self, name: str, rows: Read | None) -> Tensor | float:
+        if self.tokens is None:
+            return 0.0
+        if not isinstance(rows, Rows) or rows.ids is None:
+            raise BadInput(
+                explain("A dictionary with a token table needs the tokens of the rows", do="give Rows with ids")
+            )
+        return self.tokens[self.writes.index(name)][rows.ids]
+
+    def __repr__(self) -> str:
+        blocks = self.config.blocks
+        kinds = ", ".join(dict.fromkeys(block.activation.kind for block in blocks))
+        route = f"{', '.join(self.reads)} → {', '.join(self.writes)}" if len(blocks) == 1 else f"{len(blocks)} blocks"
+        return f"Dictionary {self.config.family} ({kinds}): {route}, {self.width} latents"
