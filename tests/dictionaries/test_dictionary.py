@@ -191,10 +191,11 @@ def test_jump_gradients_are_those_of_the_paper():
     rows = {"embed": torch.randn(50, 4, generator=torch.Generator().manual_seed(0))}
     block, weights = dictionary.blocks[0], torch.randn(8, generator=torch.Generator().manual_seed(1))
     found = dictionary.run(rows, pre=True)
-    pre = found.pre[0]
+    (pre,) = found.pre
+    assert pre is not None
     (found.latents[0].dense() * weights).sum().backward()
     window = ((pre - 0.5).abs() < 0.2).float()
-    torch.testing.assert_close(block.threshold.grad, (-(0.5 / 0.4) * window * weights).sum(0))
+    torch.testing.assert_close(block.own("threshold").grad, (-(0.5 / 0.4) * window * weights).sum(0))
     grad = (pre > 0.5) * weights
     torch.testing.assert_close(block.W_enc[0].grad, grad.T @ rows["embed"])
 

@@ -1,5 +1,7 @@
 """One small dictionary of every family and with every activation, filled with numbers."""
 
+from typing import Any
+
 import torch
 
 from digsite.dictionaries import (
@@ -51,7 +53,7 @@ FAMILIES = {
 }
 
 
-def filled(name: str, seed: int = 0) -> Dictionary:
+def filled(name: str, seed: int = 0) -> Any:
     """A dictionary of that family whose every number is drawn; thresholds are positive."""
     dictionary, drawn = FAMILIES[name](), torch.Generator().manual_seed(seed)
     with torch.no_grad():
