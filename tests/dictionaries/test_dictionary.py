@@ -1,6 +1,7 @@
 """A dictionary computes what its formula says, for every family and activation; a dense reference says so."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -115,7 +116,7 @@ def test_all_pre_activations_kept_or_not_the_latents_are_the_same(name):
 
 def test_tied_decoders_are_written_once_and_stay_tied(tmp_path):
     per_target = filled("clt per target")
-    again = load(save(per_target, tmp_path / "d"))
+    again: Any = load(save(per_target, tmp_path / "d"))
     assert again.blocks[0].decoder.W[2] is again.blocks[2].decoder.W[0]
     numbers = sum(x.numel() for x in per_target.parameters())
     assert numbers == 3 * (12 * 6 + 12) + 3 * (12 * 6) + 3 * 6
@@ -202,9 +203,9 @@ def test_jump_gradients_are_those_of_the_paper():
 
 def test_thresholds_keep_their_precision(tmp_path):
     dictionary = filled("jumprelu")
-    again = load(save(dictionary, tmp_path / "d", dtype=torch.float16))
+    again: Any = load(save(dictionary, tmp_path / "d", dtype=torch.float16))
     assert torch.equal(again.blocks[0].threshold, dictionary.blocks[0].threshold)
-    half = load(tmp_path / "d", dtype=torch.bfloat16)
+    half: Any = load(tmp_path / "d", dtype=torch.bfloat16)
     assert half.blocks[0].threshold.dtype == torch.float32 and half.blocks[0].b_enc.dtype == torch.bfloat16
 
 
