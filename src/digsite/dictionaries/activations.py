@@ -1,6 +1,9 @@
-"""What turns pre-activations into latents: each a small value with one method, and the numbers that it learns.
+"""What turns pre-activations into latents: each a small value with two steps, and the numbers that it learns.
 
-Each selects which latents fire and how strongly. Between encoder and decoder there are only their entries.
+1. `choose` says which latents may fire, from the pre-activations of some rows; no gradient passes here.
+2. `value` says how strongly, from the pre-activations at those places alone; gradients do.
+
+Between encoder and decoder there are only these entries.
 """
 
 from dataclasses import dataclass
@@ -11,7 +14,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from digsite.dictionaries.kernels import top_entries, top_k
+from digsite.dictionaries.kernels import above, top_k
 from digsite.store import Latents
 
 
@@ -45,9 +48,13 @@ class Relu:
         """What it learns, at the start."""
         return {}
 
-    def select(self, pre: Float[Tensor, "row latent"], block: Own) -> Latents:
-        """The latents that fire."""
-        return Latents.of(torch.relu(pre))
+    def choose(self, pre: Float[Tensor, "row latent"], block: Own) -> Latents:
+        """The places that may fire."""
+        return above(pre, 0.0)
+
+    def value(self, at: Latents, block: Own) -> Float[Tensor, "*entries"]:
+        """How strongly, from the pre-activations there."""
+        return at.values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +76,13 @@ class TopK:
         """What it learns, at the start."""
         return {}
 
-    def select(self, pre: Float[Tensor, "row latent"], block: Own) -> Latents:
-        """The latents that fire."""
-        if self.by_norm:
-            _, indices = top_k((pre * block.norms()).detach(), self.k)
-            values = pre.gather(1, indices)
-        else:
-            values, indices = top_k(pre, self.k)
-        return Latents(torch.relu(values), indices, pre.shape[1])
+    def choose(self, pre: Float[Tensor, "row latent"], block: Own) -> Latents:
+        """The places that may fire."""
+        return Latents(*top_k(pre * block.norms() if self.by_norm else pre, self.k), pre.shape[1])
+
+    def value(self, at: Latents, block: Own) -> Float[Tensor, "*entries"]:
+        """How strongly, from the pre-activations there."""
+        return torch.relu(at.values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,14 +105,13 @@ class BatchTopK:
         """The threshold that stands in for the batch after training; it follows the batches, no gradient reaches it."""
         return {"threshold": torch.zeros(())}
 
-    def select(self, pre: Float[Tensor, "row latent"], block: Own) -> Latents:
-        """The latents that fire."""
-        gate = (pre * block.norms()).detach() if self.by_norm else pre.detach()
-        if block.training:
-            chosen = top_entries(torch.relu(gate), self.k * len(pre))
-        else:
-            chosen = Latents.of(torch.where(gate > block.own("threshold"), gate, 0.0))
-        return chosen.with_values(torch.relu(pre[chosen.rows, chosen.flat[1]]))
+    def choose(self, pre: Float[Tensor, "row latent"], block: Own) -> Latents:
+        """The places that may fire, after training."""
+        return above(pre * block.norms() if self.by_norm else pre, block.own("threshold"))
+
+    def value(self, at: Latents, block: Own) -> Float[Tensor, "*entries"]:
+        """How strongly, from the pre-activations there."""
+        return torch.relu(at.values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,14 +135,15 @@ class JumpReLU:
         """The thresholds."""
         return {"threshold": torch.full((latents,), self.start)}
 
-    def select(self, pre: Float[Tensor, "row latent"], block: Own) -> Latents:
-        """The latents that fire; in training also those just below their threshold, with value zero."""
-        threshold = block.own("threshold")
-        reach = self.bandwidth / 2 if block.training and torch.is_grad_enabled() else 0.0
-        near = Latents.of((pre.detach() > (threshold - reach).detach()).to(pre.dtype))
-        _, indices = near.flat
-        values = _Jump.apply(pre[near.rows, indices], threshold[indices], self.bandwidth, self.through)
-        return near.with_values(values)  # pyright: ignore[reportArgumentType]
+    def choose(self, pre: Float[Tensor, "row latent"], block: Own) -> Latents:
+        """The places that may fire; in training also those just below their threshold, with value zero."""
+        reach = self.bandwidth / 2 if block.training else 0.0
+        return above(pre, block.own("threshold").detach() - reach)
+
+    def value(self, at: Latents, block: Own) -> Float[Tensor, "*entries"]:
+        """How strongly, from the pre-activations there."""
+        threshold = block.own("threshold")[at.indices]
+        return _Jump.apply(at.values, threshold, self.bandwidth, self.through)  # pyright: ignore[reportReturnType]
 
 
 class _Jump(torch.autograd.Function):
@@ -170,10 +176,14 @@ class Gated:
         """The magnitude's scale r and bias."""
         return {"r_mag": torch.zeros(latents), "b_mag": torch.zeros(latents)}
 
-    def select(self, pre: Float[Tensor, "row latent"], block: Own) -> Latents:
-        """The latents that fire."""
-        magnitude = block.own("r_mag").exp() * (pre - block.b_enc) + block.own("b_mag")
-        return Latents.of(torch.relu(magnitude) * (pre > 0))
+    def choose(self, pre: Float[Tensor, "row latent"], block: Own) -> Latents:
+        """The places that may fire."""
+        return above(pre, 0.0)
+
+    def value(self, at: Latents, block: Own) -> Float[Tensor, "*entries"]:
+        """How strongly, from the pre-activations there."""
+        scale, bias = block.own("r_mag").exp()[at.indices], block.own("b_mag")[at.indices]
+        return torch.relu(scale * (at.values - block.b_enc[at.indices]) + bias)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,10 +201,13 @@ class AbsTopK:
         """What it learns, at the start."""
         return {}
 
-    def select(self, pre: Float[Tensor, "row latent"], block: Own) -> Latents:
-        """The latents that fire."""
-        _, indices = top_k(pre.detach().abs(), self.k)
-        return Latents(pre.gather(1, indices), indices, pre.shape[1])
+    def choose(self, pre: Float[Tensor, "row latent"], block: Own) -> Latents:
+        """The places that may fire."""
+        return Latents(*top_k(pre.abs(), self.k), pre.shape[1])
+
+    def value(self, at: Latents, block: Own) -> Float[Tensor, "*entries"]:
+        """How strongly, from the pre-activations there."""
+        return at.values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,11 +225,15 @@ class GroupMax:
         """What it learns, at the start."""
         return {}
 
-    def select(self, pre: Float[Tensor, "row latent"], block: Own) -> Latents:
-        """The latents that fire."""
+    def choose(self, pre: Float[Tensor, "row latent"], block: Own) -> Latents:
+        """The places that may fire."""
         size = pre.shape[1] // self.k
         values, within = pre.unflatten(1, (self.k, size)).max(2)
-        return Latents(torch.relu(values), within + torch.arange(self.k, device=pre.device) * size, pre.shape[1])
+        return Latents(values, within + torch.arange(self.k, device=pre.device) * size, pre.shape[1])
+
+    def value(self, at: Latents, block: Own) -> Float[Tensor, "*entries"]:
+        """How strongly, from the pre-activations there."""
+        return torch.relu(at.values)
 
 
 Activation = Annotated[Relu | TopK | BatchTopK | JumpReLU | Gated | AbsTopK | GroupMax, Field(discriminator="kind")]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from digsite._core.errors import BadInput, ShapeMismatch, explain
 from digsite.dictionaries import kernels
-from digsite.dictionaries.activations import TopK
+from digsite.dictionaries.activations import BatchTopK
 from digsite.dictionaries.config import BlockConfig, Column, DictionaryConfig
 from digsite.dictionaries.decoders import Maps, Matrices, Thin, decoder_of, parameters
 from digsite.store import Latents, Rows
@@ -65,15 +65,26 @@ class Block(nn.Module):
             total = total + other @ W.T
         return total
 
-    def select(self, x: Sequence[Float[Tensor, "row _"]]) -> Latents:
-        """The latents, by a path that never holds all pre-activations where there is one."""
+    def select(self, x: Sequence[Float[Tensor, "row _"]], pre: Float[Tensor, "row latent"] | None = None) -> Latents:
+        """The latents.
+
+        Args:
+            x: What its encoders read.
+            pre: All pre-activations, where they are held anyway; without them no more than a few rows' ever are.
+        """
         activation = self.config.activation
-        if isinstance(activation, TopK) and not activation.by_norm:
-            joined, W = (
-                (x[0], self.W_enc[0]) if len(x) == 1 else (torch.cat(list(x), 1), torch.cat(list(self.W_enc), 1))
-            )
-            return kernels.encode_top_k(joined, W, self.b_enc, activation.k)
-        return activation.select(self.pre(x), self)
+        if isinstance(activation, BatchTopK) and self.training:
+            weights, count = self.norms().detach() if activation.by_norm else None, activation.k * len(x[0])
+            if pre is None:
+                return kernels.encode_top_entries(x, list(self.W_enc), self.b_enc, count, weights)
+            where = kernels.top_entries(pre.detach() if weights is None else pre.detach() * weights, count)
+        elif pre is None:
+            found = kernels.encode(x, list(self.W_enc), self.b_enc, lambda some: activation.choose(some, self))
+            return found.with_values(activation.value(found, self))
+        else:
+            where = activation.choose(pre.detach(), self)
+        found = where.with_values(pre[where.rows, where.flat[1]])
+        return found.with_values(activation.value(found, self))
 
     def W_dec(self, column: str) -> Float[Tensor, "latent d"]:
         """What every latent writes to a column, in normalised units."""
@@ -201,10 +212,7 @@ class Dictionary(nn.Module):
         """
         inputs = [self.inputs(block, rows) for block in self.blocks]
         full = [block.pre(x) if pre else None for block, x in zip(self.blocks, inputs, strict=True)]
-        latents = [
-            block.select(x) if p is None else block.config.activation.select(p, block)
-            for block, x, p in zip(self.blocks, inputs, full, strict=True)
-        ]
+        latents = [block.select(x, p) for block, x, p in zip(self.blocks, inputs, full, strict=True)]
         targets = {name: self._normal(name, rows) for name in self.writes}
         return Pass(inputs, full, latents, self._written(latents, rows), targets)
 
