@@ -113,7 +113,7 @@ def agree(dictionary: Any, loss: Loss, wanted, clock: Clock | None = None):
     torch.testing.assert_close(found, reference, rtol=1e-5, atol=1e-5)
     ours, theirs = gradients(dictionary, found), gradients(dictionary, reference)
     for name, grad in theirs.items():
-        torch.testing.assert_close(ours[name], grad, rtol=1e-5, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(ours[name], grad, rtol=1e-5, atol=3e-5, msg=lambda m, name=name: f"{name}: {m}")
     return ours
 
 

@@ -129,7 +129,8 @@ class MultiTopK:
         for block, pre, latents, x in zip(dictionary.blocks, passed.pre, passed.latents, passed.inputs, strict=True):
             chosen, further = block.config.activation, min(self.factor * latents.values.shape[1], latents.width)
             hidden = pre.scatter(1, latents.indices, -torch.inf)  # pyright: ignore[reportOptionalMemberAccess]
-            more = replace(chosen, k=further - latents.values.shape[1]).select(hidden, block)  # pyright: ignore
+            more = replace(chosen, k=further - latents.values.shape[1]).choose(hidden.detach(), block)  # pyright: ignore
+            more = more.with_values(torch.relu(pre.gather(1, more.indices)))  # pyright: ignore[reportOptionalMemberAccess]
             for target, name in enumerate(block.config.writes):
                 outputs[name] = outputs[name] + block.decoder(more, target, x[0])
         return distance(outputs, passed.targets, passed.targets)
