@@ -41,7 +41,8 @@ def test_the_axes_of_sites_are_in_the_list():
     assert {axis for kind in SITES.values() for axis in kind.axes} - {"1"} <= words
 
 
-HEADINGS = ["Sites", "Axes", "Metrics", "Words of an experiment", "Words of a circuit", "Words of the toys"]
+WORDS = [f"Words of {what}" for what in ("an experiment", "a circuit", "a store", "the toys")]
+HEADINGS = ["Sites", "Axes", "Metrics", *WORDS]
 
 
 @pytest.mark.parametrize("heading", HEADINGS)

@@ -1,8 +1,8 @@
 """`Rows`: activations of some tokens at some places, aligned row by row; and `Source`, whatever gives them in order."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -20,11 +20,13 @@ class Rows(Mapping[str, Tensor]):
             by model and site: `tuned:layers.3.resid_post`. Heads lie side by side: `attn.z` has width head × d_head.
         ids: The token of each row; None where activations are of no text.
         numbers: The row's number in its source; None where it has none.
+        places: Where each row's token stands: the number of its sequence in the corpus, and its position there.
     """
 
     columns: Mapping[str, Float[Tensor, "row _"]]
     ids: Int[Tensor, " row"] | None = None
     numbers: Int[Tensor, " row"] | None = None
+    places: Int[Tensor, "row 2"] | None = None
 
     def __post_init__(self):
         if not self.columns:
@@ -53,12 +55,26 @@ class Rows(Mapping[str, Tensor]):
     def take(self, rows: slice | Int[Tensor, " chosen"]) -> "Rows":
         """Some of the rows, in the order given."""
         some = {name: x[rows] for name, x in self.columns.items()}
-        return Rows(some, *(None if x is None else x[rows] for x in (self.ids, self.numbers)))
+        return Rows(some, *(None if x is None else x[rows] for x in (self.ids, self.numbers, self.places)))
 
     def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> "Rows":
         """The same rows on another device, activations in another dtype."""
         moved = {name: x.to(device, dtype) for name, x in self.columns.items()}
-        return Rows(moved, *(None if x is None else x.to(device) for x in (self.ids, self.numbers)))
+        return Rows(moved, *(None if x is None else x.to(device) for x in (self.ids, self.numbers, self.places)))
+
+    @staticmethod
+    def join(parts: Iterable["Rows"]) -> "Rows":
+        """Rows of several, one after the other.
+
+        Raises:
+            BadInput: There is nothing to join.
+        """
+        parts = list(parts)
+        if not parts:
+            raise BadInput(explain("There are no rows to join"))
+        columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        rest = zip(*((part.ids, part.numbers, part.places) for part in parts), strict=True)
+        return Rows(columns, *(None if any(x is None for x in each) else torch.cat(each) for each in rest))  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +106,12 @@ class Statistics:
         return float(self.square.sum().sqrt())
 
 
+@runtime_checkable
 class Source(Protocol):
     """Whatever gives activations in a fixed order: a model that reads text, or a store on disk.
 
-    Reading it twice gives the same rows, bit for bit.
+    Reading it twice gives the same rows, bit for bit. A source may say in `shards` where its rows can be read from in
+    any order, as (start, stop); where it does not, they come in their own order.
     """
 
     @property
@@ -113,6 +131,10 @@ class Source(Protocol):
 
     def chunks(self, start: int = 0) -> Iterator[Rows]:
         """The rows in order from number `start` on, some at a time."""
+        ...
+
+    def rows_at(self, numbers: Int[Tensor, " chosen"]) -> Rows:
+        """The rows of these numbers, in the order given; the same bits as `chunks` gives."""
         ...
 
     def statistics(self, column: str) -> Statistics:

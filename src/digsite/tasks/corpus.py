@@ -37,6 +37,7 @@ class Census:
         empty: Documents without text, which are skipped.
         rows: Rows given.
         tokens: Tokens in these rows, BOS and EOS included.
+        bos: Those of them that are the BOS with which every text begins.
         truncated: Documents that were cut at `length` (not packed).
         tokens_left_out: Tokens that were cut off, or that filled no row.
         fingerprint: Sixteen hex digits that identify all ids, row by row.
@@ -46,6 +47,7 @@ class Census:
     empty: int = 0
     rows: int = 0
     tokens: int = 0
+    bos: int = 0
     truncated: int = 0
     tokens_left_out: int = 0
     fingerprint: str = ""
@@ -208,6 +210,7 @@ class Corpus:
         found, digest = Census(), hashlib.sha256()
         for row in track(self._rows(found), f"reading {self.name}", total=self.limit):
             found.rows, found.tokens = found.rows + 1, found.tokens + len(row)
+            found.bos += 0 if self.bos_id is None else row.count(self.bos_id)
             digest.update(array("q", [len(row), *row]).tobytes())
         if not found.rows:
             raise self._no_row()
@@ -220,6 +223,11 @@ class Corpus:
         if self._leads:
             return "at the start of every row, as the tokenizer does" if self.packed else "added by the tokenizer"
         return "none" if self.tokenizer.bos_token_id is not None else "none (the tokenizer has no BOS)"
+
+    @property
+    def bos_id(self) -> int | None:
+        """The BOS with which every text begins; None where the tokenizer puts none."""
+        return self.tokenizer.bos_token_id if self._leads else None
 
     @cached_property
     def _leads(self) -> bool:
