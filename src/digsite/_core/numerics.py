@@ -71,6 +71,39 @@ def bootstrap_interval(
     return low, high
 
 
+def ratio_interval(
+    above: Float[Tensor, "*cells example"],
+    below: Float[Tensor, "*#cells example"],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[Float[Tensor, "*cells"], Float[Tensor, "*cells"]]:
+    """Between which values a ratio of two sums would likely fall if the examples were drawn again, both sums together.
+
+    Args:
+        above: What each example adds above the line.
+        below: What it adds below the line; broadcasts against `above`.
+        resamples: How many times the examples are drawn with replacement; the same draws in every cell.
+        seed: Makes the draws.
+
+    Returns:
+        The low and the high end of each cell (95 %); NaN for one example, which has no spread.
+
+    Source: as `bootstrap_interval`; the mean of each example's own ratio is another number.
+    """
+    n = above.shape[-1]
+    if n < 2:
+        nothing = torch.full(above.shape[:-1], torch.nan)
+        return nothing, nothing
+    draws = torch.from_numpy(np.random.default_rng(seed).integers(0, n, (resamples, n))).to(above.device)
+    # One cell at a time, so that the resamples of one are in memory.
+    cells = zip(above.reshape(-1, n), below.expand_as(above).reshape(-1, n), strict=True)
+    ratios = torch.stack([a[draws].sum(1) / b[draws].sum(1) for a, b in cells])
+    ends = torch.quantile(ratios, torch.tensor([0.025, 0.975], dtype=ratios.dtype, device=ratios.device), dim=-1)
+    low, high = ends.reshape(2, *above.shape[:-1]).unbind()
+    return low, high
+
+
 def wilson_interval(successes: int, count: int, *, level: float = 0.95) -> tuple[float, float]:
     """Between which values a proportion likely lies, such as an accuracy of 18 right out of 20.
 

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from digsite._core.cost import measure
 from digsite._core.errors import BadInput, ShapeMismatch, explain
+from digsite._core.numerics import ratio_interval
 from digsite.artifacts import Result
 from digsite.circuits.evaluate import BATCH, Cutter
 from digsite.circuits.scores import EdgeScores, chosen
@@ -306,15 +307,7 @@ def share_interval(
         resamples: How often the examples are drawn with replacement.
         seed: Of the draws.
     """
-    n = len(full)
-    if n < 2:
-        nothing = torch.full(kept.shape[:-1], torch.nan)
-        return nothing, nothing
-    draws = torch.from_numpy(np.random.default_rng(seed).integers(0, n, (resamples, n)))
-    none, every = (one[draws].mean(1) for one in (empty, full))
-    resampled = (kept[..., draws].mean(-1) - none) / (every - none)
-    low, high = torch.quantile(resampled, torch.tensor([0.025, 0.975], dtype=resampled.dtype), dim=-1)
-    return low, high
+    return ratio_interval(kept - empty, full - empty, resamples=resamples, seed=seed)
 
 
 def area(x: Sequence[float], y: Sequence[float]) -> float:

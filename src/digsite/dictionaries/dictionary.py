@@ -199,6 +199,16 @@ class Dictionary(nn.Module):
         made = self._written(latents, rows)
         return {name: x * self.config.columns[name].scale for name, x in made.items()}
 
+    def column(self, name: str, latents: Sequence[Latents | None], rows: Read | None = None) -> Float[Tensor, "row d"]:
+        """What the latents write to one column, in the units of the model.
+
+        Args:
+            name: A column that it writes.
+            latents: Of every block; those of a block that does not write the column may be None.
+            rows: What those blocks read.
+        """
+        return self._column(name, latents, rows) * self.config.columns[name].scale
+
     def forward(self, rows: Read) -> dict[str, Float[Tensor, "row d"]]:
         """What the dictionary makes of what it reads, column by column, in the units of the model."""
         return self.decode(self.encode(rows), rows)
@@ -234,14 +244,18 @@ class Dictionary(nn.Module):
             raise ShapeMismatch(explain(asked, found=f"{list(x.shape)}", do="Use a dictionary made for this site"))
         return x if column.scale == 1 else x / column.scale
 
-    def _written(self, latents: Sequence[Latents], rows: Read | None) -> dict[str, Tensor]:
-        made: dict[str, Tensor] = {}
+    def _written(self, latents: Sequence[Latents | None], rows: Read | None) -> dict[str, Tensor]:
+        return {name: self._column(name, latents, rows) for name in self.writes}
+
+    def _column(self, name: str, latents: Sequence[Latents | None], rows: Read | None) -> Tensor:
+        made: Tensor | None = None
         for block, active in zip(self.blocks, latents, strict=True):
-            x = None if rows is None else self._normal(block.config.reads[0], rows)
-            for name in block.config.writes:
-                added = block.write(active, name, x)
-                made[name] = added if name not in made else made[name] + added
-        return {name: made[name] + self.bias(name) + self._of_tokens(name, rows) for name in self.writes}
+            if name in block.config.writes:
+                x = None if rows is None else self._normal(block.config.reads[0], rows)
+                added = block.write(active, name, x)  # pyright: ignore[reportArgumentType]
+                made = added if made is None else made + added
+        assert made is not None, "every column that is written has a block that writes it"
+        return made + self.bias(name) + self._of_tokens(name, rows)
 
     def _of_tokens(self, name: str, rows: Read | None) -> Tensor | float:
         if self.tokens is None:

@@ -26,6 +26,7 @@ from digsite.artifacts import Result
 from digsite.editing.cuts import HOW, Cut, EdgeCut, NodeCut
 from digsite.graphs import Circuit
 from digsite.models import Model, Tokens, made_by
+from digsite.models.prediction import cross_entropy, divergence, predicted
 from digsite.tasks import METRICS, Task
 
 BATCH = 32
@@ -265,15 +266,11 @@ def _spread(cut: Cut, rows: Tokens, parts: list[Tensor]) -> Float[Tensor, "2 par
     """KL from the model as it is (the first part is none) and cross-entropy, per row, in nats per predicted token."""
     found = []
     for some in _evenly(len(rows), ROWS):
-        tokens = rows[some]
-        ids, real = tokens.ids[:, 1:], (tokens.mask[:, 1:] & tokens.mask[:, :-1])
-        count, own, each = real.sum(1).clamp(min=1), None, []
+        tokens, own, each = rows[some], None, []
         for logits in cut.logits(tokens, parts, tokens.ids.shape[1]):
-            said = logits[:, :-1].float().log_softmax(-1).cpu()
+            said = predicted(logits).cpu()
             own = said if own is None else own
-            apart = (own.exp() * (own - said)).sum(-1)
-            missed = -said.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
-            each.append(torch.stack([torch.where(real, one, 0.0).sum(1) / count for one in (apart, missed)]))
+            each.append(torch.stack([divergence(own, said, tokens), cross_entropy(said, tokens)]))
         found.append(torch.stack(each, 1))
     return torch.cat(found, 2)
 
