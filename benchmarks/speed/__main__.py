@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks.speed NAME [--no-peers] [--json] [--save] [--rounds N]`."""
+"""The command: `python -m benchmarks.speed NAME [--no-peers] [--json] [--save] [--rounds N] [--shape d,m,k,B]`."""
 
 import os
 
@@ -19,28 +19,35 @@ app = App(name="benchmarks.speed", help="Speed and memory of digsite, beside pla
 
 @app.default
 def run(
-    name: Literal["access", "memory", "patching", "circuits", "acdc", "planning"],
+    name: Literal["access", "memory", "patching", "circuits", "acdc", "planning", "sae-step"],
     *,
     peers: bool = True,
     json: bool = False,
     save: bool = False,
     rounds: int | None = None,
+    shape: str | None = None,
 ):
     """Measure one thing and print the table.
 
     Args:
         name: access (reading activations), memory (loading), patching (a sweep against a loop), circuits (edge
-            attribution), acdc (a search for a circuit), planning (plans of memory against measured peaks).
-        peers: Measure TransformerLens, nnsight and interp-engine too, where they are installed.
+            attribution), acdc (a search for a circuit), planning (plans of memory against measured peaks), sae-step (a
+            training step of a dictionary).
+        peers: Measure TransformerLens, nnsight, interp-engine, SAELens and sparsify too, where they are installed.
         json: Print JSON, with the keys that README.md lists, instead of a table.
         save: Also write the table as a dated page into this folder.
         rounds: Rounds instead of the benchmark's own number.
+        shape: Of sae-step: width, latents, k and rows as d,m,k,B, instead of the benchmark's own two.
     """
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     warnings.filterwarnings("ignore")  # of peers
-    table = import_module(f".{name}", __package__).measure(peers=peers, rounds=rounds)
+    if shape is not None and name != "sae-step":
+        raise SystemExit(f"--shape is of sae-step; {name} has none")
+    own = {} if shape is None else {"shape": shape}
+    module = import_module(f".{name.replace('-', '_')}", __package__)
+    table = module.measure(peers=peers, rounds=rounds, **own)
     print(table.to_json()) if json else table.show()
     if save:
         table.save(Path(__file__).parent)

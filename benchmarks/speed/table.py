@@ -15,7 +15,7 @@ from rich.table import Table as RichTable
 
 import digsite
 
-PACKAGES = ("torch", "transformers", "transformer-lens", "nnsight", "interp-engine")
+PACKAGES = ("torch", "transformers", "transformer-lens", "nnsight", "interp-engine", "sae-lens", "eai-sparsify")
 
 
 @dataclass(frozen=True, kw_only=True)

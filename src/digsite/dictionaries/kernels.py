@@ -288,6 +288,22 @@ def frobenius(U: Float[Tensor, "latent out rank"], V: Float[Tensor, "latent rank
     Caveats:
         Where a map is zero its gradient is taken to be zero.
     """
-    squared = ((U.mT @ U) * (V @ V.mT)).sum((1, 2))
-    positive = squared > 0
-    return torch.where(positive, squared, 1.0).sqrt() * positive
+    return _Frobenius.apply(U, V)  # pyright: ignore[reportReturnType]
+
+
+class _Frobenius(torch.autograd.Function):
+    """The gradient of |U V| is U V Vᵀ / |U V| by U and Uᵀ U V / |U V| by V: two products with what is known already."""
+
+    @staticmethod
+    def forward(ctx, U, V):
+        of_U, of_V = U.mT @ U, V @ V.mT
+        norm = (of_U * of_V).sum((1, 2)).clamp_min(0).sqrt()
+        ctx.save_for_backward(U, V, of_U, of_V, norm)
+        return norm
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
+        U, V, of_U, of_V, norm = ctx.saved_tensors
+        scale = torch.where(norm > 0, grad / norm, 0.0)[:, None, None]
+        return U @ (of_V * scale), (of_U * scale) @ V
