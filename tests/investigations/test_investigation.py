@@ -77,6 +77,7 @@ def test_the_report_is_one_page_that_asks_nothing_of_the_network(answer, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_answer(answer):
     import digsite
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import torch
 import transformers
 
 from architectures import CONFIGS, OTHERS, UNKNOWN, tiny
+from slowly import slow_but
 
+SLOW = partial(pytest.param, marks=pytest.mark.slow)
 GPT2_SMALLISH: dict[str, Any] = {"n_embd": 512, "n_layer": 6, "n_head": 8, "n_positions": 256, "vocab_size": 8000}
 LLAMA_8B: dict[str, Any] = {
     "vocab_size": 128256,
@@ -47,7 +50,10 @@ def ids(rows=2, columns=7):
 
 
 # -- what is recorded ----------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", [*CONFIGS, *OTHERS, *UNKNOWN])
+FEW = ("gpt2", "llama", "gemma2", "gpt_neox", "bloom", "falcon", "mixtral", "mistral_sliding", "deepseek_v3")
+
+
+@pytest.mark.parametrize("name", slow_but(FEW, [*CONFIGS, *OTHERS, *UNKNOWN]))
 def test_recorded_bytes_are_exact(name):
     from digsite.models import plan_memory
 
@@ -139,9 +145,9 @@ print(plan.total - plan.rows[0].bytes, grown)
     "how",
     [
         {"read": ["layers.*.resid_post", "layers.*.attn.pattern"]},
-        {"read": ["layers.*.attn.z"], "grad": True},
-        {"read": ["layers.*.resid_post"], "batch_size": 8},
-        {"read": ["layers.*.attn.z"], "grad": True, "attention": "sdpa", "family": "Llama", "rows": 16},
+        SLOW({"read": ["layers.*.attn.z"], "grad": True}),
+        SLOW({"read": ["layers.*.resid_post"], "batch_size": 8}),
+        SLOW({"read": ["layers.*.attn.z"], "grad": True, "attention": "sdpa", "family": "Llama", "rows": 16}),
     ],
     ids=["forward", "gradients", "batches", "fused gradients"],
 )
@@ -215,6 +221,7 @@ def test_savings_are_differences_of_totals():
     assert 'load(attention="sdpa")' not in [change.call for change in inside.changes]
 
 
+@pytest.mark.slow
 def test_eight_billion_parameters_on_a_card_of_six_gigabytes():
     from digsite.models import plan_memory
 

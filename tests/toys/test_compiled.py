@@ -24,7 +24,9 @@ from digsite.toys.compiled import (
     total,
 )
 from digsite.toys.compiled.compiled import TOLERANCE, wanted
+from slowly import slow_but
 
+FEW = ("reverse", "proportion", "induction", "two-hop", "sum-modulo")
 HARD = {
     "axes": Hardness(),
     "rotated, decoys": Hardness(directions="rotated", decoys=2, seed=1),
@@ -32,10 +34,10 @@ HARD = {
     "a real norm": Hardness(directions="rotated", norm=True),
     "everything at once": Hardness(directions="superposed", decoys=2, norm=True),
 }
+OFTEN = [(name, how) for name in PROGRAMS for how in HARD if name in FEW or how == "rotated, decoys"]
 
 
-@pytest.mark.parametrize("how", HARD)
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize(("name", "how"), slow_but(OFTEN, [(name, how) for name in PROGRAMS for how in HARD]))
 def test_logits_are_the_program(name, how):
     made = compile_program(name, HARD[how])
     assert made.error <= TOLERANCE[HARD[how].norm]
@@ -48,13 +50,7 @@ def test_logits_are_the_program(name, how):
     assert np.abs(logits - target[some, :width])[asked[some, :width]].max() <= TOLERANCE[HARD[how].norm]
 
 
-LARGE = ("sort", "shuffled-dyck", "most-frequent")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in PROGRAMS],
-)
+@pytest.mark.parametrize("name", slow_but(FEW, PROGRAMS))
 def test_declared_edges_matter_and_no_others(name):
     made = compile_program(name, HARD["superposed, decoys"])
     rows = made.program.rows
