@@ -59,10 +59,7 @@ def principal_components(dictionary: Dictionary, moments: Moments, active: list[
 
 def linear_maps(dictionary: Dictionary, moments: Moments, active: list[float]) -> dict[str, Dictionary]:
     """3. The best linear maps from what each block reads to the first column it writes; none where it writes that."""
-    blocks = dictionary.blocks
-    if any(len(block.config.reads) > 1 or block.config.reads[0] in block.config.writes for block in blocks):
-        return {}
-    routes = [(block.config.reads[0], block.config.writes[0]) for block in blocks]
+    routes = dictionary.routes
     if {write for _, write in routes} != set(dictionary.writes):
         return {}
     maps = [moments.linear(*route) for route in routes]
