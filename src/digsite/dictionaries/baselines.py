@@ -40,16 +40,17 @@ def principal_components(dictionary: Dictionary, moments: Moments, active: list[
     if any(set(block.config.reads) != set(block.config.writes) for block in dictionary.blocks):
         return None
     plans: list[BlockConfig] = []
-    rows: list[Tensor] = []
+    found: list[Tensor] = []
     for block, mean_active in zip(dictionary.blocks, active, strict=True):
         names = block.config.reads
         width = sum(dictionary.config.columns[name].width for name in names)
         count = _count(mean_active, width)
-        rows.append(moments.components(names, count))
+        found.append(moments.components(names, count))
         plans.append(_block(names, block.config.writes, count, AbsTopK(k=count), centred=True))
     new = _like(dictionary, "PCA", plans)
-    for block, components in zip(new.blocks, rows, strict=True):
-        parts = components.float().split([new.config.columns[name].width for name in block.config.reads], 1)
+    for block, components in zip(new.blocks, found, strict=True):
+        widths = [new.config.columns[name].width for name in block.config.reads]
+        parts = torch.split(components.float(), widths, dim=1)
         for W_enc, W, part in zip(block.W_enc, _decoders(block), parts, strict=True):
             W_enc.data.copy_(part)
             W.data.copy_(part)
@@ -58,10 +59,7 @@ def principal_components(dictionary: Dictionary, moments: Moments, active: list[
 
 def linear_maps(dictionary: Dictionary, moments: Moments, active: list[float]) -> dict[str, Dictionary]:
     """3. The best linear maps from what each block reads to the first column it writes; none where it writes that."""
-    blocks = dictionary.blocks
-    if any(len(block.config.reads) > 1 or block.config.reads[0] in block.config.writes for block in blocks):
-        return {}
-    routes = [(block.config.reads[0], block.config.writes[0]) for block in blocks]
+    routes = dictionary.routes
     if {write for _, write in routes} != set(dictionary.writes):
         return {}
     maps = [moments.linear(*route) for route in routes]

@@ -164,6 +164,13 @@ class Dictionary(nn.Module):
         return self.config.writes
 
     @property
+    def routes(self) -> list[tuple[str, str]]:
+        """What each block reads, and the first column it writes; empty unless each reads one and writes others."""
+        blocks = self.config.blocks
+        apart = all(block.reads == block.reads[:1] and not {*block.reads} & {*block.writes} for block in blocks)
+        return [(block.reads[0], block.writes[0]) for block in blocks] if apart else []
+
+    @property
     def width(self) -> int:
         """Latents of all blocks together."""
         return sum(block.latents for block in self.config.blocks)
