@@ -27,6 +27,8 @@ DTYPES: Mapping[str, torch.dtype] = {
 }
 
 
+_FP16_END = 65520.0
+"""From here on fp16 has only infinity."""
 _AT_ONCE = 8192
 """Rows that are turned into eight bits at one time."""
 
@@ -57,8 +59,7 @@ def encode(
         NotFinite: A number is too large for fp16.
     """
     if encoding != "int8":
-        values = x.to(DTYPES[encoding]).contiguous()
-        if encoding == "fp16" and not torch.isfinite(values).all():
+        if encoding == "fp16" and len(x) and max(map(abs, map(float, torch.aminmax(x)))) >= _FP16_END:
             raise NotFinite(
                 explain(
                     f"{column} cannot be written as fp16",
@@ -67,7 +68,7 @@ def encode(
                     do="choose bf16 or int8 for this column",
                 )
             )
-        return {"values": values}
+        return {"values": x.to(DTYPES[encoding]).contiguous()}
     rms = x.float().square().mean(0).sqrt() if rms is None else rms  # 1
     codes, scales = zip(*(_rounded(part, rms) for part in x.split(_AT_ONCE)), strict=True)
     return {"codes": torch.cat(codes), "scale": torch.cat(scales), "rms": rms}

@@ -231,8 +231,10 @@ def _write(order: Order, shard: int, parts: list[Rows], fixed: dict[str, Tensor]
             tensors = latents_shard(Latents.join([order.encoders[column].encode(part) for part in parts]))
         else:
             x = torch.cat([part[column] for part in parts])
-            check_finite(x, column=column, first=manifest.shards[shard][0])
-            tensors = rows_shard(x, Sums.of(x), manifest.columns[column].encoding, rms=fixed.get(column), column=column)
+            sums = Sums.of(x)
+            if not math.isfinite(sums.norm):
+                check_finite(x, column=column, first=manifest.shards[shard][0])
+            tensors = rows_shard(x, sums, manifest.columns[column].encoding, rms=fixed.get(column), column=column)
             if "rms" in tensors:
                 fixed.setdefault(column, tensors["rms"])
         name = manifest.file(column, shard)

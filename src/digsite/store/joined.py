@@ -1,7 +1,6 @@
 """`joined`: several sources over the same tokens, read side by side; what a crosscoder between models reads."""
 
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 
 import torch
 from jaxtyping import Int
@@ -46,7 +45,7 @@ class Joined:
         self.sources = sources
         self._first = next(iter(sources.values()))
 
-    @cached_property
+    @property
     def widths(self) -> Mapping[str, int]:
         """The columns of all, each with its source's name in front."""
         return {f"{name}:{c}": width for name, one in self.sources.items() for c, width in one.widths.items()}
@@ -56,7 +55,7 @@ class Joined:
         """How many rows there are."""
         return self._first.rows
 
-    @cached_property
+    @property
     def identity(self) -> Mapping[str, str]:
         """What they have in common, and what each is by itself."""
         shared = {key: value for key, value in self._first.identity.items() if key in _SAME}

@@ -61,9 +61,18 @@ class LiveSource:
             raise BadInput(explain(f"{wrong[0]} has no row for each token", do="choose a site with axes batch pos …"))
 
     # -- what it is ------------------------------------------------------------------------------------------------
-    @cached_property
+    @property
     def widths(self) -> Mapping[str, int]:
         """The columns, with how many numbers a row of each has."""
+        return self._widths
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Model, weights, tokens, and what became of the BOS; reads the corpus once, without the model."""
+        return self._identity
+
+    @cached_property
+    def _widths(self) -> Mapping[str, int]:
         first = next(iter(self.corpus.batches(1)))
         short = Tokens(first.ids[:, :2], first.mask[:, :2], bos=first.bos, tokenizer=first.tokenizer)
         run = self.model.run(short, read=self.sites, logits=None)
@@ -83,8 +92,7 @@ class LiveSource:
         return rows
 
     @cached_property
-    def identity(self) -> Mapping[str, str]:
-        """Model, weights, tokens, and what became of the BOS."""
+    def _identity(self) -> Mapping[str, str]:
         name = self.model.name
         return {
             "model": Path(name).resolve().name if Path(name).is_dir() else name,

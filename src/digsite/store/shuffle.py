@@ -2,21 +2,22 @@
 
 1. A buffer has N slots. The first N rows of the epoch fill them.
 2. Each step draws B different slots, serves their rows, and fills exactly these slots with the next rows that come in.
-3. When no more come in, the last slots move into those that were emptied, until the buffer is drained.
+3. When no more come in, what was served leaves its slot empty, until the buffer is drained.
 
 The order is about row *numbers* only, and follows from the seed alone. So the state is a few whole numbers: on
 resuming, the moves are made again on numbers without any data, and only the rows that are in the buffer at that moment
 are fetched. The shards of a store come in an order drawn anew each epoch; a live model reads its corpus in order.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from digsite._core.errors import BadInput, explain
+from digsite.store.gathering import bits, picked, room
 from digsite.store.manifest import refuse_difference
 from digsite.store.rows import Rows, Source
 
@@ -24,26 +25,20 @@ _MATCHING = ("seed", "batch", "buffer", "rows")
 """The parts of a state that cannot change between stop and resume."""
 
 
-@dataclass(frozen=True)
-class Move:
+class Move(NamedTuple):
     """What one step does to the buffer.
 
     Attributes:
         served: The slots that are served, in order.
         numbers: The rows in them.
-        filled: The slots that the next rows go into: as many of the served ones, from the first on, as rows come in.
-        moved_from: Slots at the end whose rows move into emptied ones when the buffer shrinks.
-        moved_to: Where they move.
+        filled: The slots that the next rows go into: of the served ones the first, as many as rows come in.
     """
 
     served: np.ndarray
     numbers: np.ndarray
     filled: np.ndarray
-    moved_from: np.ndarray
-    moved_to: np.ndarray
 
 
-@dataclass
 class Reservoir:
     """The order of one epoch, on numbers alone.
 
@@ -51,46 +46,40 @@ class Reservoir:
         spans: The rows of the epoch as (start, stop), in the order in which they come in.
         batch: Rows served in a step.
         slots: The row number in each slot.
+        live: The slots that hold a row that was not served yet.
         came: How many rows have come in.
     """
 
-    spans: list[tuple[int, int]]
-    batch: int
-    buffer: int
-    rng: np.random.Generator
-    slots: np.ndarray = field(init=False)
-    came: int = field(default=0, init=False)
-
-    def __post_init__(self):
-        lengths = [stop - start for start, stop in self.spans]
-        self._ends = np.cumsum(lengths)
-        self._starts = np.array([start for start, _ in self.spans])
-        self.slots = self._next(min(self.buffer, int(self._ends[-1])))
+    def __init__(self, spans: list[tuple[int, int]], batch: int, buffer: int, rng: np.random.Generator):
+        self.spans, self.batch, self.rng, self.came = spans, batch, rng, 0
+        lengths = np.array([stop - start for start, stop in spans])
+        self._ends = lengths.cumsum()
+        self._shift = np.array([start for start, _ in spans]) - (self._ends - lengths)
+        self.slots = self._next(min(buffer, int(self._ends[-1])))  # 1
+        self.live = np.arange(len(self.slots))
 
     def _next(self, count: int) -> np.ndarray:
         """The numbers of the next rows that come in, as many as there are."""
         order = np.arange(self.came, min(self.came + count, int(self._ends[-1])))
         self.came += len(order)
-        span = np.searchsorted(self._ends, order, side="right")
-        before = self._ends - np.diff(self._ends, prepend=0)
-        return self._starts[span] + order - before[span]
+        return order + self._shift[np.searchsorted(self._ends, order, side="right")]
 
     def step(self) -> Move | None:
         """The next step; None when the buffer is drained."""
-        live = len(self.slots)
-        if not live:
+        if not len(self.live):
             return None
-        served = self.rng.choice(live, size=min(self.batch, live), replace=False)
-        numbers = self.slots[served]
-        incoming = self._next(len(served))
-        filled, emptied = served[: len(incoming)], served[len(incoming) :]
-        self.slots[filled] = incoming
-        left = live - len(emptied)
-        moved_to = emptied[emptied < left]
-        moved_from = np.setdiff1d(np.arange(left, live), emptied)
-        self.slots[moved_to] = self.slots[moved_from]
-        self.slots = self.slots[:left]
-        return Move(served, numbers, filled, moved_from, moved_to)
+        drawn = self.rng.choice(len(self.live), size=min(self.batch, len(self.live)), replace=False)
+        served = self.live[drawn]
+        numbers, incoming = self.slots[served], self._next(len(served))
+        filled = served[: len(incoming)]
+        self.slots[filled] = incoming  # 2
+        if len(filled) < len(served):
+            self.live = np.delete(self.live, drawn[len(filled) :])  # 3
+        return Move(served, numbers, filled)
+
+    def close_up(self) -> None:
+        """Leaves out the slots that are empty; what is served later stays the same."""
+        self.slots, self.live = self.slots[self.live], np.arange(len(self.live))
 
 
 class Shuffled:
@@ -164,6 +153,7 @@ class Shuffled:
             order = self._order(self.epoch)
             for _ in range(self.step):
                 order.step()
+            order.close_up()
             held = _Buffer(self.source, order)
             while (move := order.step()) is not None:
                 batch = held.serve(move)
@@ -185,27 +175,22 @@ class _Buffer:
         fresh = order.came == len(order.slots)
         self._incoming = _Incoming(source, order.spans, 0 if fresh else order.came)
         if fresh:
-            self.rows = _empty(self._incoming.peek(), len(order.slots))
+            self.rows = _of(self._incoming.peek(), lambda x: room(len(order.slots), x))
             self._fill(np.arange(len(order.slots)))
         elif len(order.slots):
-            found = source.rows_at(torch.from_numpy(order.slots.copy()))
-            self.rows = found
+            self.rows = source.rows_at(torch.from_numpy(order.slots.copy()))
 
     def serve(self, move: Move) -> Rows:
         """The rows of a step; their slots are filled anew."""
-        batch = self.rows.take(torch.from_numpy(move.served))
+        batch = _of(self.rows, lambda x: picked(x, move.served))
         self._fill(move.filled)
-        if len(move.moved_to):
-            for x in _tensors(self.rows):
-                x[torch.from_numpy(move.moved_to)] = x[torch.from_numpy(move.moved_from)]
         return batch
 
     def _fill(self, slots: np.ndarray) -> None:
         done = 0
         for part in self._incoming.take(len(slots)):
-            where = torch.from_numpy(slots[done : done + part.count])
             for x, new in zip(_tensors(self.rows), _tensors(part), strict=True):
-                x.index_copy_(0, where, new.to(x.dtype))
+                bits(x)[slots[done : done + part.count]] = bits(new)
             done += part.count
 
 
@@ -252,11 +237,7 @@ def _tensors(rows: Rows) -> list[Tensor]:
     return [*rows.columns.values(), *(x for x in (rows.ids, rows.numbers, rows.places) if x is not None)]
 
 
-def _empty(like: Rows, count: int) -> Rows:
-    """Room for so many rows of this kind."""
-
-    def room(x: Tensor) -> Tensor:
-        return torch.empty(count, *x.shape[1:], dtype=x.dtype)
-
-    columns = {name: room(x) for name, x in like.columns.items()}
-    return Rows(columns, *(None if x is None else room(x) for x in (like.ids, like.numbers, like.places)))
+def _of(rows: Rows, do: Callable[[Tensor], Tensor]) -> Rows:
+    """The rows with something done to each tensor."""
+    columns = {name: do(x) for name, x in rows.columns.items()}
+    return Rows(columns, *(None if x is None else do(x) for x in (rows.ids, rows.numbers, rows.places)))

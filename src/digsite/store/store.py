@@ -6,13 +6,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from digsite._core.errors import BadInput, LoadError, explain
 from digsite.store.encodings import decode
+from digsite.store.gathering import bits, picked, room
 from digsite.store.latents import Latents
 from digsite.store.manifest import LATENTS, TOKENS, Manifest
 from digsite.store.places import place_of
@@ -220,17 +220,15 @@ class Store:
         for name in ("values", "codes", "scale", "ids", "places"):
             if name not in kinds:
                 continue
-            some = kinds[name]
-            # NumPy's large arrays come in large pages, which are several times faster to fill for the first time.
-            out = np.empty((count, *some.shape[1:]), _bits(some[:0]).dtype)
+            if len(where) == 1:
+                found[name] = picked(self._shard(column, where[0][0])[name], where[0][2].numpy())
+                continue
+            found[name] = room(count, kinds[name])
+            out = bits(found[name])
             for shard, places, local in where:
-                bits, into, from_ = _bits(self._shard(column, shard)[name]), places.numpy(), local.numpy()
-                if len(where) == 1:
-                    np.take(bits, from_, axis=0, out=out, mode="clip")
-                    continue
+                some, into, from_ = bits(self._shard(column, shard)[name]), places.numpy(), local.numpy()
                 for start in range(0, len(into), _BLOCK):
-                    out[into[start : start + _BLOCK]] = bits[from_[start : start + _BLOCK]]
-            found[name] = torch.from_numpy(out).view(some.dtype)
+                    out[into[start : start + _BLOCK]] = some[from_[start : start + _BLOCK]]
         return found
 
     # -- files -----------------------------------------------------------------------------------------------------
@@ -271,8 +269,3 @@ class Store:
 
 def _rows_of(tensors: Mapping[str, Tensor], rows: slice) -> dict[str, Tensor]:
     return {name: x if name == "rms" else x[rows] for name, x in tensors.items() if not name.startswith("sums.")}
-
-
-def _bits(x: Tensor) -> np.ndarray:
-    """A tensor as NumPy sees it; it has no bfloat16, so those are looked at as whole numbers."""
-    return x.view(torch.int16).numpy() if x.dtype == torch.bfloat16 else x.numpy()

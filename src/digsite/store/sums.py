@@ -11,13 +11,13 @@ from torch import Tensor
 from digsite._core.errors import BadInput, NotFinite, explain
 from digsite.store.rows import Statistics
 
-_AT_ONCE = 4096
-"""Rows that are in double precision at one time."""
+_AT_ONCE = 1024
+"""Rows that are summed in single precision, while they are in the processor's cache, before they are added up."""
 
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """Sums over some rows of a column, in double precision.
+    """Sums over some rows of a column, added up in double precision.
 
     Attributes:
         rows: How many.
@@ -75,10 +75,10 @@ class Sums:
 
 
 def _sums(x: Float[Tensor, "row width"]) -> Sums:
-    x = x.double()
+    x = x.float()
     squares = x.square()
-    largest = float(x.abs().amax()) if x.numel() else 0.0
-    return Sums(len(x), x.sum(0), squares.sum(0), float(squares.sum(1).sqrt().sum()), largest)
+    largest = max(-float(x.min()), float(x.max())) if x.numel() else 0.0
+    return Sums(len(x), x.sum(0).double(), squares.sum(0).double(), float(squares.sum(1).sqrt().sum()), largest)
 
 
 def check_finite(x: Float[Tensor, "row width"], *, column: str, first: int) -> None:
