@@ -207,7 +207,7 @@ def _chosen(xs: list[Tensor], Ws: list[Tensor], b_enc: Tensor, choose: Choose) -
         for block, W in zip(blocks[1:], Ws[1:], strict=True):
             pre.addmm_(block, W.T)
         where = choose(pre)
-        at_places = pre.gather(1, where.indices) if where.offsets is None else pre[where.rows, where.indices]
+        at_places = pre.gather(1, where.indices) if where.offsets is None else pre.take(products.positions(where))
         parts.append(where.with_values(at_places))
     return parts[0] if len(parts) == 1 else Latents.join(parts)
 

@@ -115,6 +115,11 @@ class Latents:
         """Some of the rows, in the order given."""
         if self.offsets is None:
             return Latents(self.values[rows], self.indices[rows], self.width)
+        if isinstance(rows, slice) and rows.step in (None, 1):  # their entries lie together
+            start, stop, _ = rows.indices(len(self))
+            offsets = self.offsets[start : max(start, stop) + 1]
+            entries = slice(int(offsets[0]), int(offsets[-1]))
+            return Latents(self.values[entries], self.indices[entries], self.width, offsets - offsets[0])
         picked = torch.arange(len(self), device=self.values.device)[rows]
         counts = self.offsets.diff()[picked]
         offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
