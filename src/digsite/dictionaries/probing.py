@@ -17,10 +17,6 @@ import polars as pl
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy.stats import rankdata
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from digsite._core.cost import measure
@@ -260,6 +256,11 @@ def _probed(
     sides: Sequence[Latents | Tensor], labels: np.ndarray, k: int | None
 ) -> tuple[list[np.ndarray], tuple[int, ...]]:
     """2. The log odds on every side but the first, on which the probe is fitted; and what it reads."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     which = None if k is None else _apart(sides[0], labels, k)
     train, *others = (_columns(side, which) for side in sides)
     probe = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
