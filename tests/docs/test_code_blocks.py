@@ -8,7 +8,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/guide.md", "docs/compiled.md", "docs/circuits.md"])
+PAGES = ["README.md", *(f"docs/{name}.md" for name in ("guide", "compiled", "circuits", "store"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)

@@ -335,7 +335,7 @@ def test_the_plan_names_a_constant_column_and_a_disk_that_is_too_small(tmp_path,
     assert harvest(source, tmp_path / "s").statistics("b").variance == 0
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10}))
     full = plan_harvest(source, tmp_path / "new" / "s")
-    assert full.fits is False and full.verdict.startswith("does not fit: 50 rows in 1 shards")
+    assert full.fits is False and full.verdict.startswith("does not fit: 50 rows in 1 shard:")
 
 
 def test_the_manifest_says_where_everything_comes_from(tmp_path):

@@ -18,6 +18,7 @@ from digsite._core.errors import DigsiteError
 from digsite._core.provenance import command_line
 from digsite.cli import circuit, model, task, toys
 from digsite.cli.generate import generate
+from digsite.cli.harvest import harvest
 from digsite.cli.investigate import investigate
 from digsite.cli.lens import lens
 from digsite.cli.patch import patch
@@ -46,7 +47,7 @@ app = App(
 )
 app.meta.suppress_keyboard_interrupt = False
 circuit.app.command(disable)
-for command in (investigate, lens, patch, generate, circuit.app, scoreboard, task.app, model.app, toys.app):
+for command in (investigate, lens, patch, generate, circuit.app, harvest, scoreboard, task.app, model.app, toys.app):
     app.command(command)
 for place, name in enumerate(name for name in app if not name.startswith("-")):
     app[name].sort_key = place  # help shows them in the order above

@@ -74,8 +74,9 @@ class HarvestPlan:
         there = f" ({self.present:,} are there already)" if self.present else ""
         room = "" if self.free is None else f" of {size_text(self.free)} free"
         fails = "does not fit: " if self.fits is False else ""
+        shards = several(self.shards, "shard")
         return (
-            f"{fails}{self.rows:,} rows{there} in {self.shards:,} shards: {size_text(self.disk)} of disk{room}, "
+            f"{fails}{self.rows:,} rows{there} in {shards}: {size_text(self.disk)} of disk{room}, "
             f"{size_text(self.memory)} of memory beside the model, about {_duration(self.seconds)} here"
         )
 
@@ -159,6 +160,11 @@ def plan_harvest(
         seconds=took / rehearsed.count * todo,
         notes=tuple(_notes(rehearsed)),
     )
+
+
+def several(count: int, what: str) -> str:
+    """A count with its noun: "1 shard", "12 shards"."""
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
 def _rehearse(order: Order, name: str, rows: Rows) -> PlannedColumn:

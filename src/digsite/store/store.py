@@ -264,7 +264,7 @@ class Store:
 
     def __repr__(self) -> str:
         kinds = ", ".join(f"{c} ({self.manifest.columns[c].encoding})" for c in (*self.widths, *self.latents))
-        return f"Store {self.place}: {self.rows} rows in {self._whole} shards; {kinds}"
+        return f"Store {self.place}: {self.rows:,} rows in {self._whole} shard{'s' * (self._whole != 1)}; {kinds}"
 
 
 def _rows_of(tensors: Mapping[str, Tensor], rows: slice) -> dict[str, Tensor]:
