@@ -25,3 +25,9 @@ from digsite.dictionaries.families import transcoder as transcoder
 from digsite.dictionaries.files import load as load
 from digsite.dictionaries.files import save as save
 from digsite.dictionaries.initial import initialise as initialise
+from digsite.dictionaries.recipes import RECIPES as RECIPES
+from digsite.dictionaries.recipes import Recipe as Recipe
+from digsite.dictionaries.recipes import Term as Term
+from digsite.dictionaries.trainer import Trainer as Trainer
+from digsite.dictionaries.training import TrainedDictionaries as TrainedDictionaries
+from digsite.dictionaries.training import train as train

@@ -7,7 +7,7 @@ alive and pairs apart.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -32,6 +32,7 @@ class Clock:
     dead: Sequence[Int[Tensor, " dead"]] = field(default_factory=list)
 
 
+@runtime_checkable
 class Loss(Protocol):
     """What every loss is.
 

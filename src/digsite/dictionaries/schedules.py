@@ -10,13 +10,13 @@ class Schedule:
     """A factor that rises from 0 to 1 at the start, and falls to 0 at the end.
 
     Attributes:
-        rise: How long it rises: a share of the run if it is a fraction, else steps (at most half of the run).
+        rise: How long it rises: a share of the run if it is a fraction, else steps (at most a tenth of the run).
         fall: How long it falls, in a line, likewise.
         shape: In a line, or in half a cosine.
     """
 
-    rise: float = 0
-    fall: float = 0
+    rise: float | int = 0.0
+    fall: float | int = 0.0
     shape: Literal["line", "cosine"] = "line"
 
     def __call__(self, step: int, steps: int) -> float:
@@ -34,8 +34,8 @@ class Schedule:
         return factor * min(1.0, (steps - step) / down) if down else factor
 
 
-def _length(wanted: float, steps: int) -> float:
-    return wanted * steps if wanted <= 1 else min(wanted, steps / 2)
+def _length(wanted: float | int, steps: int) -> float:
+    return float(wanted * steps if wanted <= 1 else min(wanted, steps / 10))
 
 
 CONSTANT = Schedule()

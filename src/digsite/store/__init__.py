@@ -2,6 +2,7 @@
 
 from digsite.store.encodings import Encoding as Encoding
 from digsite.store.harvest import harvest as harvest
+from digsite.store.held import Held as Held
 from digsite.store.joined import joined as joined
 from digsite.store.latents import Latents as Latents
 from digsite.store.live import LiveSource as LiveSource
