@@ -17,7 +17,6 @@ from digsite.viz.axes import scale_for
 from digsite.viz.canvas import Canvas, Look, drawing, tile, title_lines
 from digsite.viz.figure import Figure
 from digsite.viz.labels import text_width, widest
-from digsite.viz.numbers import number
 from digsite.viz.theme import LIGHT, OKABE_ITO
 
 WIDTH, HEIGHT, BINS = 380.0, 130.0, 40
@@ -94,7 +93,7 @@ def histogram(
         near = ticks[int(np.argmin([abs(place - sum(ends) / 2) for place, _ in ticks]))][1]
         for pile, look, count, bar in zip(piles, looks, column, _bars(ends, column, beside=beside), strict=True):
             if count:
-                canvas.mark(tile(plot, bar, look), f"{number(count, 0)} {counted}, {pile.name}, near {near}")
+                canvas.mark(tile(plot, bar, look), f"{count:,} {counted}, {pile.name}, near {near}")
     for place, name in lines:
         plot.plot([place] * 2, [0, tallest.high], color=LIGHT.soft, linewidth=1.2, linestyle=(0, (2, 2.5)), zorder=3)
         canvas.text(left + WIDTH * (place - low) / (high - low), top - 9, name, colour=LIGHT.soft, across="center")
@@ -142,6 +141,6 @@ def _key(
 ) -> None:
     for pile, total, look in zip(piles, totals.tolist(), looks, strict=True):
         tile(canvas.plot(left, middle - 6, 12, 12), (0, 0, 12, 12), look)
-        text = f"{pile.name}: {number(total, 0)}"
+        text = f"{pile.name}: {total:,}"
         canvas.text(left + 18, middle, text, colour=LIGHT.soft if pile.is_control else LIGHT.ink)
         left += 18 + text_width(text) + 16

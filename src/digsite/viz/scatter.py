@@ -83,11 +83,11 @@ def scatter(
     left = widest(height.labels) + 12
     names = widest([dot.name for dot in shown])
     heading, top = title_lines(title, left + WIDTH)
-    top += 20.0
+    top += 24.0
     foot = top + HEIGHT
     canvas = Canvas(left + WIDTH + LEAD + names, foot + 42)
-    canvas.title(heading, top - 20)
-    canvas.text(0, top - 12, upward, colour=LIGHT.soft)
+    canvas.title(heading, top - 24)
+    canvas.text(0, top - 16, upward, colour=LIGHT.soft)
     plot = canvas.plot(left, top, WIDTH + LEAD, HEIGHT, x=(0, WIDTH + LEAD), y=(HEIGHT, 0))
     for step, label in zip(height.steps, height.labels, strict=True):
         y = _y(height, step)
