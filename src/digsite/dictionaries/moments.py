@@ -6,6 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+PENALTIES = 10.0 ** torch.arange(-8, 3, dtype=torch.float64)
+"""Ridge penalties that are tried, in units of the mean variance of a coordinate."""
+
 
 class Moments:
     """Sums and products of some columns, row after row.
@@ -42,17 +45,32 @@ class Moments:
         values, vectors = torch.linalg.eigh(self.covariance(columns, columns))
         return vectors[:, values.argsort(descending=True)[:count]].T
 
-    def linear(self, reads: str, writes: str, *, ridge: float = 1e-6) -> Float[Tensor, "e d"]:
-        """The linear map from one column to another with the least squared error.
+    def linear(self, reads: str, writes: str) -> Float[Tensor, "e d"]:
+        """The linear map from one column to another with the least squared error that is to be expected of other rows.
+
+        Ridge regression, its penalty by generalised cross-validation: with few rows a map without one fits the rows it
+        was fitted on and no others.
 
         Args:
             reads: From here.
             writes: To here.
-            ridge: Penalty on its entries, as a share of the mean variance of a coordinate.
+
+        Source: Golub, Heath and Wahba 1979, "Generalized cross-validation as a method for choosing a good ridge
+        parameter", eq. 1.4.
         """
-        own = self.covariance([reads], [reads])
-        penalty = ridge * own.diagonal().mean().clamp_min(1e-30) * torch.eye(len(own), dtype=own.dtype)
-        return torch.linalg.solve(own + penalty, self.covariance([reads], [writes])).T
+        spread, axes = torch.linalg.eigh(self.covariance([reads], [reads]))
+        spread = spread.clamp_min(0)
+        along = axes.T @ self.covariance([reads], [writes])
+        power, total = along.square().sum(1), self.covariance([writes], [writes]).diagonal().sum()
+        best, least = 0.0, torch.inf
+        for penalty in (spread.mean().clamp_min(1e-30) * PENALTIES).tolist():
+            kept = 1 / (spread + penalty)
+            left = total - 2 * (power * kept).sum() + (power * spread * kept**2).sum()
+            free = 1 - (1 + (spread * kept).sum()) / self.rows
+            if free > 0 and float(left / free**2) < least:
+                best, least = penalty, float(left / free**2)
+        best = best or float(spread.mean().clamp_min(1e-30) * PENALTIES[-1])
+        return (axes @ (along / (spread + best)[:, None])).T
 
     def _where(self, columns: Sequence[str]) -> Tensor:
         starts, at = {}, 0
