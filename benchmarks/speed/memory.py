@@ -175,8 +175,17 @@ def _in_own_process(name: str, folder: str) -> tuple[float, float]:
 
 def peak() -> float:
     """Peak resident memory; not `ru_maxrss`, in which a child process starts with what its parent had."""
+    return _status("VmHWM")
+
+
+def resident() -> float:
+    """Resident memory now."""
+    return _status("VmRSS")
+
+
+def _status(entry: str) -> float:
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
+    return next(int(line.split()[1]) for line in lines if line.startswith(entry)) * 1024 / 1e6
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
    of unit length with the gradient along them taken out. SAELens runs `SAETrainer.step` with its defaults.
 2. The yardstick is the product that no exact step can do without, x W_encᵀ.
 3. Results first: digsite's gradients are compared with dense autograd, as the largest difference by the largest number.
-4. How far the peak memory of a process rises above the moment after its imports, each in a process of its own.
+4. How far the peak memory of a process rises above what it held before the first step, each in a process of its own.
 5. Two operations alone: a cross-layer transcoder's decoders at GPT-2 small's shape on a few tokens, by rows that fire
    against dense products; and the norms of low-rank maps and their gradient by Gram matrices, against forming the maps.
 
@@ -27,7 +27,7 @@ from digsite.dictionaries import TopK, initialise, sae
 from digsite.dictionaries.kernels import decode, frobenius
 from digsite.store import Latents
 
-from .memory import peak
+from .memory import peak, resident
 from .rounds import interleaved
 from .table import Row, Table, conditions
 
@@ -79,7 +79,9 @@ def measure(*, peers: bool, rounds: int | None, shape: str | None = None) -> Tab
     for one in [Shape.read(shape)] if shape else SHAPES:
         rows += _steps(one, makers, rounds)
     if not shape:
-        rows += _memory(makers) + _alone(_clt(), rounds) + _alone(_maps(), rounds)
+        rows += _memory(makers)
+        for pair in (_clt(tokens=4), _clt(tokens=16), _maps()):
+            rows += _alone(pair, rounds)
     return Table(
         name="sae-step",
         question="What does a training step of a TopK autoencoder cost?",
@@ -228,7 +230,7 @@ def _memory(makers: dict[str, Callable[[Shape, Tensor], Step]]) -> list[Row]:
         Row(
             setting=f"peak memory, {LARGE} (ratio by {MEGABYTES} MB)",
             who=who,
-            name="two steps",
+            name="steps",
             value=value,
             ratio=value / MEGABYTES,
             target=1.0 if who == "digsite" else None,
@@ -281,7 +283,7 @@ def _alone(pair: Alone, rounds: int) -> list[Row]:
     return rows
 
 
-def _clt(layers: int = 12, d: int = 768, latents: int = 12288, active: int = 50, tokens: int = 16) -> Alone:
+def _clt(tokens: int, *, layers: int = 12, d: int = 768, latents: int = 12288, active: int = 50) -> Alone:
     """Twelve decoders lie in memory; layer s uses the first 12 - s of them, as many as it has targets."""
     bank = torch.randn(layers, latents, d)
     codes = [
@@ -337,8 +339,8 @@ if __name__ == "__main__":
     make, small = MAKERS[sys.argv[1]], Shape(4, 8, 2, 4)
     make(small, batch(small))()  # imports
     x = batch(LARGE)
-    before = peak()
+    before = resident()
     step = make(LARGE, x)
-    for _ in range(2):
+    for _ in range(3):
         step()
     print(peak() - before)

@@ -1,4 +1,4 @@
-"""The three products of a sparse and a dense matrix that dictionaries are made of; the codes are never made dense.
+"""The three products of a sparse and a dense matrix that dictionaries are made of.
 
 1. `gather` adds up the rows of a matrix that fire: what a decoder does.
 2. `dots` takes scalar products of rows with the rows of a matrix that fire: the gradient of the codes' values.
