@@ -63,7 +63,7 @@ class Largest:
     def reads(self) -> list[str]:
         return [self.column]
 
-    def encode(self, rows: Rows) -> Latents:
+    def encode(self, rows: Rows) -> list[Latents]:
         x = rows[self.column]
         spread = torch.zeros(len(x), self.width).index_copy_(1, torch.arange(x.shape[1]) * 7 % self.width, x.float())
-        return Latents.of(spread.relu())
+        return [Latents.of(spread.relu())]

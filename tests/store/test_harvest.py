@@ -13,6 +13,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -109,11 +110,26 @@ def test_latents_are_written_as_they_are(tmp_path, width):
     numbers = torch.tensor([49, 3, 17, 3, 0])
     for chosen in (numbers, slice(5, 40), torch.tensor([], dtype=torch.long), torch.tensor([18, 17])):
         found = store.latents_at("sae", chosen)
-        wanted = encoder.encode(source.rows_at(torch.arange(50)[chosen]))
+        (wanted,) = encoder.encode(source.rows_at(torch.arange(50)[chosen]))
         assert torch.equal(found.indices, wanted.indices) and torch.equal(found.offsets, wanted.offsets)
         assert torch.equal(found.values, wanted.values.half()) and found.width == width
     with pytest.raises(BadInput, match=r"has no column b.\nPossible: sae"):
         store.latents_at("b", numbers)
+
+
+def test_blocks_are_written_side_by_side(tmp_path):
+    source = held()
+    one, other = Largest("a", 40), Largest("b", 30)
+    both = SimpleNamespace(
+        reads=["a", "b"],
+        width=70,
+        fingerprint="both",
+        encode=lambda rows: [*one.encode(rows), *other.encode(rows)],
+    )
+    store = harvest(source, tmp_path / "s", columns=[], latents={"clt": both}, shard_rows=16)
+    found = store.latents_at("clt", slice(None)).dense()
+    wanted = [part.dense() for part in both.encode(source.rows_at(torch.arange(50)))]
+    assert torch.equal(found, torch.cat(wanted, 1).half())
 
 
 def test_rows_without_text_can_be_stored(tmp_path):

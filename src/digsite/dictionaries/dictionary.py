@@ -19,6 +19,7 @@ from digsite.dictionaries import kernels
 from digsite.dictionaries.activations import BatchTopK
 from digsite.dictionaries.config import BlockConfig, Column, DictionaryConfig
 from digsite.dictionaries.decoders import Maps, Matrices, Thin, decoder_of, parameters
+from digsite.models.identity import fingerprint
 from digsite.store import Latents, Rows
 
 Read = Mapping[str, Tensor]
@@ -174,6 +175,11 @@ class Dictionary(nn.Module):
     def width(self) -> int:
         """Latents of all blocks together."""
         return sum(block.latents for block in self.config.blocks)
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that identify its parameters as they are now."""
+        return fingerprint(self)
 
     def bias(self, column: str) -> Float[Tensor, " d"]:
         """The bias of a written column, in normalised units."""

@@ -20,11 +20,10 @@ from digsite._core.errors import BadInput, explain
 from digsite._core.progress import track
 from digsite._core.provenance import record
 from digsite.store.encodings import Encoding, check_encoding, row_bytes
-from digsite.store.latents import Latents
 from digsite.store.manifest import LATENTS, TOKENS, Column, Entry, Manifest, refuse_difference
 from digsite.store.places import Place, place_of
 from digsite.store.rows import Rows, Source
-from digsite.store.shards import Encoder, as_bytes, latents_shard, open_shard, rows_shard, tokens_shard
+from digsite.store.shards import Encoder, as_bytes, encoded, latents_shard, open_shard, rows_shard, tokens_shard
 from digsite.store.store import Store
 from digsite.store.sums import Sums, check_finite
 
@@ -228,7 +227,7 @@ def _write(order: Order, shard: int, parts: list[Rows], fixed: dict[str, Tensor]
         if column == TOKENS:
             tensors = tokens_shard(parts)
         elif column in order.encoders:
-            tensors = latents_shard(Latents.join([order.encoders[column].encode(part) for part in parts]))
+            tensors = latents_shard(encoded(order.encoders[column], parts))
         else:
             x = torch.cat([part[column] for part in parts])
             sums = Sums.of(x)

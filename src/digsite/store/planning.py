@@ -18,7 +18,7 @@ from digsite.store.harvest import Order, settle_order
 from digsite.store.manifest import LATENTS
 from digsite.store.places import Folder
 from digsite.store.rows import Rows, Source
-from digsite.store.shards import Encoder, latents_shard
+from digsite.store.shards import Encoder, encoded, latents_shard
 from digsite.store.sums import Sums
 
 _TOKEN = 12
@@ -171,7 +171,7 @@ def _rehearse(order: Order, name: str, rows: Rows) -> PlannedColumn:
     """Does what the harvest will do with a column, and looks at what comes out."""
     column = order.manifest.columns[name]
     if column.encoding == LATENTS:
-        tensors = latents_shard(order.encoders[name].encode(rows))
+        tensors = latents_shard(encoded(order.encoders[name], [rows]))
         size = sum(x.nbytes for x in tensors.values()) / rows.count
     else:
         encode(rows[name], column.encoding, column=name)

@@ -30,7 +30,7 @@ FP16_MAX = 65504.0
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Whatever turns rows into latents, such as a dictionary."""
+    """Whatever turns rows into latents: a `Dictionary`, or something like it."""
 
     @property
     def reads(self) -> Sequence[str]:
@@ -39,7 +39,7 @@ class Encoder(Protocol):
 
     @property
     def width(self) -> int:
-        """How many latents it has."""
+        """How many latents it has, all blocks together."""
         ...
 
     @property
@@ -47,9 +47,28 @@ class Encoder(Protocol):
         """Sixteen hex digits that identify it."""
         ...
 
-    def encode(self, rows: Rows) -> Latents:
-        """Which latents fire in each row, and how strongly."""
+    def encode(self, rows: Rows) -> Sequence[Latents]:
+        """For each block, which latents fire in each row, and how strongly."""
         ...
+
+
+def encoded(encoder: Encoder, parts: Sequence[Rows]) -> Latents:
+    """The latents of rows that come in pieces; those of several blocks side by side, the first block's first."""
+    with torch.no_grad():
+        return Latents.join([_side_by_side(encoder.encode(part)) for part in parts])
+
+
+def _side_by_side(blocks: Sequence[Latents]) -> Latents:
+    if len(blocks) == 1:
+        return blocks[0]
+    width = sum(block.width for block in blocks)
+    rows = torch.cat([block.rows for block in blocks])
+    order = rows.argsort(stable=True)
+    values = torch.cat([block.flat[0] for block in blocks])[order]
+    first = [sum(block.width for block in blocks[:i]) for i in range(len(blocks))]
+    indices = torch.cat([block.flat[1] + start for block, start in zip(blocks, first, strict=True)])[order]
+    counts = torch.stack([block.bounds.diff() for block in blocks]).sum(0)
+    return Latents(values, indices, width, torch.cat([counts.new_zeros(1), counts.cumsum(0)]))
 
 
 def tokens_shard(parts: Sequence[Rows]) -> dict[str, Tensor]:
