@@ -43,13 +43,17 @@ class AuxK:
             if not len(dead):
                 continue
             read, W = torch.cat(x, 1), torch.cat([W[dead] for W in block.W_enc], 1)
-            few = kernels.encode_top_k(read, W, block.b_enc[dead], min(self.k or x[0].shape[1] // 2 or 1, len(dead)))
+            k = (self.k or x[0].shape[1] // 2) // (dictionary.slices or 1) or 1
+            few = kernels.encode_top_k(read, W, block.b_enc[dead], min(k, len(dead)))
             latents = Latents(few.values, dead[few.indices], block.config.latents)
             for target, name in enumerate(block.config.writes):
                 added = block.decoder(latents, target, x[0])
                 made[name] = made[name] + added if name in made else added
-        if not made:
+        if not made and not dictionary.slices:
             return next(iter(left.values())).new_zeros(())
+        made = {
+            name: dictionary.summed(made[name] if name in made else torch.zeros_like(x)) for name, x in left.items()
+        }
         return distance(made, left, passed.targets)
 
 

@@ -102,11 +102,19 @@ class Block(nn.Module):
 
     def write(self, latents: Latents, column: str, x: Float[Tensor, "row _"] | None) -> Float[Tensor, "row d"]:
         """What the block adds to a column, in normalised units; a skip and linear maps need x, the column it reads."""
-        target = self.config.writes.index(column)
+        return self.add(latents, column, x) + self.skipped(column, x)
+
+    def add(self, latents: Latents, column: str, x: Float[Tensor, "row _"] | None) -> Float[Tensor, "row d"]:
+        """What the latents alone add to a column, in normalised units."""
         if x is None and (self.W_skip is not None or isinstance(self.decoder, Maps)):
             raise BadInput(explain("This dictionary decodes with what it has read", do="decode(latents, rows)"))
-        added = self.decoder(latents, target, x)
-        return added if x is None or self.W_skip is None else added + x @ self.W_skip[target].T
+        return self.decoder(latents, self.config.writes.index(column), x)
+
+    def skipped(self, column: str, x: Float[Tensor, "row _"] | None) -> Float[Tensor, "row d"] | float:
+        """What the skip adds to a column, in normalised units; nothing where there is none."""
+        if self.W_skip is None or x is None:
+            return 0.0
+        return x @ self.W_skip[self.config.writes.index(column)].T
 
 
 class Pass(NamedTuple):
@@ -137,11 +145,13 @@ class Dictionary(nn.Module):
         blocks: Its blocks.
         b_dec: The bias of every written column, in normalised units.
         tokens: The token table of every written column, [vocab, d], where there is one.
+        slices: Over how many processes its latents are shared out; 0 where they are all here.
     """
 
     blocks: Sequence[Block]
     b_dec: Sequence[Tensor]
     tokens: Sequence[Tensor] | None
+    slices = 0
 
     def __init__(self, config: DictionaryConfig):
         super().__init__()
@@ -200,7 +210,7 @@ class Dictionary(nn.Module):
             BadInput: A column is missing.
             ShapeMismatch: A column has another width.
         """
-        return [block.select(self.inputs(block, rows)) for block in self.blocks]
+        return [self.selected(block, self.inputs(block, rows)) for block in self.blocks]
 
     def decode(self, latents: Sequence[Latents], rows: Read | None = None) -> dict[str, Float[Tensor, "row d"]]:
         """What the latents write to every column, in the units of the model.
@@ -235,7 +245,7 @@ class Dictionary(nn.Module):
         """
         inputs = [self.inputs(block, rows) for block in self.blocks]
         full = [block.pre(x) if pre else None for block, x in zip(self.blocks, inputs, strict=True)]
-        latents = [block.select(x, p) for block, x, p in zip(self.blocks, inputs, full, strict=True)]
+        latents = [self.selected(block, x, p) for block, x, p in zip(self.blocks, inputs, full, strict=True)]
         targets = {name: self._normal(name, rows) for name in self.writes}
         return Pass(inputs, full, latents, self._written(latents, rows), targets)
 
@@ -262,13 +272,23 @@ class Dictionary(nn.Module):
 
     def _column(self, name: str, latents: Sequence[Latents | None], rows: Read | None) -> Tensor:
         made: Tensor | None = None
+        rest = self.bias(name) + self._of_tokens(name, rows)
         for block, active in zip(self.blocks, latents, strict=True):
             if name in block.config.writes:
                 x = None if rows is None else self._normal(block.config.reads[0], rows)
-                added = block.write(active, name, x)  # pyright: ignore[reportArgumentType]
+                added = block.add(active, name, x)  # pyright: ignore[reportArgumentType]
                 made = added if made is None else made + added
+                rest = rest + block.skipped(name, x)
         assert made is not None, "every column that is written has a block that writes it"
-        return made + self.bias(name) + self._of_tokens(name, rows)
+        return self.summed(made) + rest
+
+    def summed(self, made: Float[Tensor, "row d"]) -> Float[Tensor, "row d"]:
+        """What all latents write, from what those that are here do: all are here, unless they are `parallel.Sliced`."""
+        return made
+
+    def selected(self, block: Block, x: Sequence[Tensor], pre: Tensor | None = None) -> Latents:
+        """The latents of a block; where latents are `parallel.Sliced`, those of this slice that fire among all."""
+        return block.select(x, pre)
 
     def _of_tokens(self, name: str, rows: Read | None) -> Tensor | float:
         if self.tokens is None:

@@ -106,7 +106,7 @@ class Trainer:
     @property
     def rate(self) -> float:
         """The learning rate of the next step."""
-        latents = max(block.latents for block in self.dictionary.config.blocks)
+        latents = max(block.latents for block in self.dictionary.config.blocks) * (self.dictionary.slices or 1)
         base = 2e-4 / math.sqrt(latents / 2**14) if self.recipe.rate is None else self.recipe.rate
         return base * self.recipe.schedule(self.done, self.steps)
 
@@ -123,12 +123,16 @@ class Trainer:
         for rows in self._units:
             _take_off_lengths(rows)
         if self.recipe.clip is not None:
-            torch.nn.utils.clip_grad_norm_(list(self.leaves.values()), self.recipe.clip)
+            torch.nn.utils.clip_grads_with_norm_(list(self.leaves.values()), self.recipe.clip, self._length())
         for group in self.optimiser.param_groups:  # 3.
             group["lr"] = self.rate * group["factor"]
         self.optimiser.step()
         self.optimiser.zero_grad()
         self._lengthen()
+
+    def _length(self) -> Tensor:
+        """The length of the whole gradient."""
+        return torch.nn.utils.get_total_norm([x.grad for x in self.leaves.values() if x.grad is not None])
 
     @torch.no_grad()
     def _lengthen(self) -> None:
@@ -148,12 +152,17 @@ class Trainer:
         for block, quiet, latents in zip(self.dictionary.blocks, self.quiet, passed.latents, strict=True):  # 4.
             fired = self.monitor.fired(latents)
             quiet.add_(count).masked_fill_(fired > 0, 0)
-            l0 += fired.sum() / count
+            l0 += self._over(fired.sum()) / count
             if isinstance(block.config.activation, BatchTopK):
-                _follow(block, latents.flat, max(_SLOWEST, 1 / (self.done + 1)))
+                smallest = self._over(_smallest(block, *latents.flat), least=True)
+                _follow(block.own("threshold"), smallest, max(_SLOWEST, 1 / (self.done + 1)))
         if self.recipe.l0 is not None:
             ratio = (l0 / self.recipe.l0).clamp(0.5, 2)
             self.pressure.mul_(ratio.pow(_GAIN)).clamp_(1 / _LARGEST, _LARGEST)
+
+    def _over(self, here: Tensor, *, least: bool = False) -> Tensor:
+        """The sum (or the least) of a number over all slices of the latents; there is one, unless in `parallel`."""
+        return here
 
     def _revive(self, passed: Pass) -> None:
         for number, dead in enumerate(self.dead()):
@@ -195,12 +204,14 @@ def _fused(device: torch.device) -> bool:
     return device.type in ("cpu", "cuda")
 
 
-def _follow(block: Block, entries: tuple[Tensor, Tensor], weight: float) -> None:
-    """The threshold of BatchTopK goes towards the smallest entry that this batch chose."""
-    values, indices = entries
+def _smallest(block: Block, values: Tensor, indices: Tensor) -> Tensor:
+    """The smallest entry that was chosen, as it was compared; infinite where there is none."""
     gate = values * block.norms()[indices] if getattr(block.config.activation, "by_norm", False) else values
-    smallest = torch.where(gate > 0, gate, torch.inf).amin() if len(gate) else gate.new_tensor(torch.inf)
-    threshold = block.own("threshold")
+    return torch.where(gate > 0, gate, torch.inf).amin() if len(gate) else gate.new_tensor(torch.inf)
+
+
+def _follow(threshold: Tensor, smallest: Tensor, weight: float) -> None:
+    """The threshold of BatchTopK goes towards the smallest entry that a batch chose."""
     threshold.copy_(torch.where(smallest < torch.inf, threshold.lerp(smallest.to(threshold.dtype), weight), threshold))
 
 
