@@ -230,7 +230,8 @@ def _slice(block: BlockConfig, count: int) -> BlockConfig:
     rows = isinstance(block.decoder, PerSource | PerTarget) or block.decoder == Free()
     apart = not isinstance(block.activation, AbsTopK | GroupMax)
     if rest or not rows or not apart or block.prefixes:
-        found = f"{block.latents} latents by {block.activation.kind}, decoder {block.decoder.kind}, prefixes {block.prefixes}"
+        kinds = f"{block.activation.kind}, decoder {block.decoder.kind}, prefixes {block.prefixes}"
+        found = f"{block.latents} latents by {kinds}"
         possible = f"a multiple of {count}, not abstopk or groupmax, decoder rows for every latent, no prefixes"
         raise BadInput(
             explain(f"These latents cannot be shared out to {count} processes", found=found, possible=possible)
