@@ -1,7 +1,7 @@
 """Where metrics of a training can go besides its curves: TensorBoard and Weights & Biases, each if it is installed."""
 
-from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from digsite._core.errors import MissingExtra
 
@@ -9,13 +9,8 @@ Metrics = Mapping[str, Mapping[str, Any]]
 """Of every dictionary by its name: what its curves say at one step."""
 
 
-@runtime_checkable
-class Callback(Protocol):
-    """What is called whenever metrics are told."""
-
-    def __call__(self, step: int, metrics: Metrics) -> None:
-        """Steps done so far, and what is told."""
-        ...
+Callback = Callable[[int, Metrics], None]
+"""What is called with the steps done so far whenever metrics are told."""
 
 
 class TensorBoard:
