@@ -16,6 +16,10 @@ from digsite.dictionaries.config import PerSource as PerSource
 from digsite.dictionaries.config import PerTarget as PerTarget
 from digsite.dictionaries.config import Transforms as Transforms
 from digsite.dictionaries.dictionary import Dictionary as Dictionary
+from digsite.dictionaries.exchange import folded as folded
+from digsite.dictionaries.exchange import read_dictionary as read_dictionary
+from digsite.dictionaries.exchange import saebench_view as saebench_view
+from digsite.dictionaries.exchange import write_dictionary as write_dictionary
 from digsite.dictionaries.families import clt as clt
 from digsite.dictionaries.families import crosscoder as crosscoder
 from digsite.dictionaries.families import jacobian_pair as jacobian_pair
