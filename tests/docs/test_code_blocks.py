@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("guide", "compiled", "circuits", "store"))]
+PAGES = ["README.md", *(f"docs/{name}.md" for name in ("guide", "compiled", "circuits", "store", "dictionaries"))]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -16,7 +16,7 @@ from rich.console import Console
 import digsite
 from digsite._core.errors import DigsiteError
 from digsite._core.provenance import command_line
-from digsite.cli import circuit, model, task, toys
+from digsite.cli import circuit, model, sae, task, toys
 from digsite.cli.generate import generate
 from digsite.cli.harvest import harvest
 from digsite.cli.investigate import investigate
@@ -47,7 +47,8 @@ app = App(
 )
 app.meta.suppress_keyboard_interrupt = False
 circuit.app.command(disable)
-for command in (investigate, lens, patch, generate, circuit.app, harvest, scoreboard, task.app, model.app, toys.app):
+methods = (investigate, lens, patch, generate, circuit.app, harvest, sae.app, scoreboard)
+for command in (*methods, task.app, model.app, toys.app):
     app.command(command)
 for place, name in enumerate(name for name in app if not name.startswith("-")):
     app[name].sort_key = place  # help shows them in the order above

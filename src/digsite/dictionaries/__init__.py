@@ -20,6 +20,10 @@ from digsite.dictionaries.diffing import ModelDiff as ModelDiff
 from digsite.dictionaries.diffing import model_diff as model_diff
 from digsite.dictionaries.evaluation import DictionaryEvaluation as DictionaryEvaluation
 from digsite.dictionaries.evaluation import evaluate as evaluate
+from digsite.dictionaries.exchange import folded as folded
+from digsite.dictionaries.exchange import read_dictionary as read_dictionary
+from digsite.dictionaries.exchange import saebench_view as saebench_view
+from digsite.dictionaries.exchange import write_dictionary as write_dictionary
 from digsite.dictionaries.families import clt as clt
 from digsite.dictionaries.families import crosscoder as crosscoder
 from digsite.dictionaries.families import jacobian_pair as jacobian_pair

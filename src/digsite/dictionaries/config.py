@@ -28,10 +28,14 @@ class Column:
     Attributes:
         width: Numbers in a row.
         scale: Activations are divided by this before anything else, and what is written is multiplied by it.
+        each_row: What is done to each row before that, and undone in what is written with the row's own numbers:
+            "layer norm" brings it to mean 0 and standard deviation 1, "length" to the length √width. Dictionaries of
+            other libraries need it; with it, what a latent writes has another length in every row.
     """
 
     width: int
     scale: float = 1.0
+    each_row: Literal["as it is", "layer norm", "length"] = "as it is"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ class Matrices(nn.Module):
         """What every latent writes to a column."""
         return self.W[target] if self.common is None else torch.cat([self.common, self.W[target]])
 
-    def forward(self, latents: Latents, target: int, x: Tensor) -> Float[Tensor, "row d"]:
+    def forward(self, latents: Latents, target: int, x: Tensor | None) -> Float[Tensor, "row d"]:
         """What the block adds to a column."""
         return decode(latents, self.matrix(target))
 
@@ -54,7 +54,7 @@ class Thin(nn.Module):
         """What every latent writes to a column."""
         return self.W if target == 0 else self.W + self.up[target - 1] @ self.down[target - 1]
 
-    def forward(self, latents: Latents, target: int, x: Tensor) -> Float[Tensor, "row d"]:
+    def forward(self, latents: Latents, target: int, x: Tensor | None) -> Float[Tensor, "row d"]:
         """What the block adds to a column."""
         own = decode(latents, self.W)
         return own if target == 0 else own + decode(latents, self.up[target - 1]) @ self.down[target - 1]

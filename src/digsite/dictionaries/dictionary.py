@@ -1,12 +1,15 @@
 """`Dictionary`: blocks that read columns and write columns through sparse latents.
 
-1. What is read is divided by its column's scale; a centred block takes off the bias of what it writes.
+1. What is read is normalised row by row where its column says so, and divided by the column's scale; a centred block
+   takes off the bias of what it writes.
 2. A block's pre-activations are the sum of its encoders over what it reads, and a bias.
 3. Its activation selects the latents.
 4. Each written column is the sum, over the blocks that write it, of what their decoders make of the latents, the skip,
-   the bias, and where there is one the vector of the token; it is multiplied by the column's scale.
+   the bias, and where there is one the vector of the token; it is multiplied by the column's scale, and brought back
+   to the row's own mean and length where those were taken off.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +26,10 @@ from digsite.models.identity import fingerprint
 from digsite.store import Latents, Rows
 
 Read = Mapping[str, Tensor]
+
+
+_EPSILON = 1e-5
+"""What a layer norm adds to the standard deviation."""
 
 
 class Block(nn.Module):
@@ -217,10 +224,10 @@ class Dictionary(nn.Module):
 
         Args:
             latents: Of every block.
-            rows: What was read; only a skip, linear maps as latents, or a token table need it.
+            rows: What was read; only a skip, linear maps as latents, a token table, or a norm of each row need it.
         """
         made = self._written(latents, rows)
-        return {name: x * self.config.columns[name].scale for name, x in made.items()}
+        return {name: self.in_model_units(name, x, rows) for name, x in made.items()}
 
     def column(self, name: str, latents: Sequence[Latents | None], rows: Read | None = None) -> Float[Tensor, "row d"]:
         """What the latents write to one column, in the units of the model.
@@ -230,7 +237,7 @@ class Dictionary(nn.Module):
             latents: Of every block; those of a block that does not write the column may be None.
             rows: What those blocks read.
         """
-        return self._column(name, latents, rows) * self.config.columns[name].scale
+        return self.in_model_units(name, self._column(name, latents, rows), rows)
 
     def forward(self, rows: Read) -> dict[str, Float[Tensor, "row d"]]:
         """What the dictionary makes of what it reads, column by column, in the units of the model."""
@@ -258,6 +265,17 @@ class Dictionary(nn.Module):
         both = zip(block.config.reads, seen, strict=True)
         return [x - self.bias(name) if name in self.writes else x for name, x in both]
 
+    def in_model_units(self, name: str, x: Float[Tensor, "row d"], rows: Read | None) -> Float[Tensor, "row d"]:
+        """What is written to a column, from normalised units to those of the model (4)."""
+        column = self.config.columns[name]
+        if column.each_row == "as it is":
+            return x * column.scale
+        if rows is None or name not in rows:
+            asked = f"What is written to {name} goes back to each row's own mean and length"
+            raise BadInput(explain(asked, found="no rows of it", do="decode(latents, rows)"))
+        shift, size = _own_numbers(rows[name], column)
+        return x * column.scale * size + shift
+
     def _normal(self, name: str, rows: Read) -> Tensor:
         if name not in rows:
             raise BadInput(explain(f"The dictionary needs the column {name}", possible=list(rows), near=name))
@@ -265,6 +283,9 @@ class Dictionary(nn.Module):
         if x.ndim != 2 or x.shape[1] != column.width:
             asked = f"The dictionary takes {name} as rows of {column.width} numbers"
             raise ShapeMismatch(explain(asked, found=f"{list(x.shape)}", do="Use a dictionary made for this site"))
+        if column.each_row != "as it is":
+            shift, size = _own_numbers(x, column)
+            x = (x - shift) / (size + _EPSILON if column.each_row == "layer norm" else size.clamp_min(1e-30))
         return x if column.scale == 1 else x / column.scale
 
     def _written(self, latents: Sequence[Latents | None], rows: Read | None) -> dict[str, Tensor]:
@@ -304,3 +325,10 @@ class Dictionary(nn.Module):
         kinds = ", ".join(dict.fromkeys(block.activation.kind for block in blocks))
         route = f"{', '.join(self.reads)} → {', '.join(self.writes)}" if len(blocks) == 1 else f"{len(blocks)} blocks"
         return f"Dictionary {self.config.family} ({kinds}): {route}, {self.width} latents"
+
+
+def _own_numbers(x: Float[Tensor, "row d"], column: Column) -> tuple[Tensor | float, Float[Tensor, "row 1"]]:
+    """What is taken off each row, and what it is divided by."""
+    if column.each_row == "length":
+        return 0.0, x.norm(dim=1, keepdim=True) / math.sqrt(column.width)
+    return x.mean(1, keepdim=True), x.std(1, keepdim=True)

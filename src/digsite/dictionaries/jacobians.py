@@ -279,7 +279,7 @@ def _of_dictionary(
     with torch.enable_grad():
         block = dictionary.blocks[number]
         latents = block.select(dictionary.inputs(block, given))
-        y = block.write(latents, write, dictionary.inputs(block, given)[0]) * dictionary.config.columns[write].scale
+        y = dictionary.in_model_units(write, block.write(latents, write, dictionary.inputs(block, given)[0]), given)
         grads = [
             torch.autograd.grad((y @ v).sum(), x, retain_graph=True, allow_unused=True)[0]
             for v in vectors.to(like.device, like.dtype)
