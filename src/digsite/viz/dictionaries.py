@@ -170,7 +170,7 @@ def jacobian_figure(result: JacobianFaithfulness) -> Figure:
     """Cosine with the model's Jacobian, sequence by sequence, beside its two controls."""
     rows = []
     for at, route in enumerate(result.routes):
-        where = f"{route}: " if len(result.routes) > 1 else ""
+        where = f"{route.split(' → ')[1]}: " if len(result.routes) > 1 else ""
         for name, values in (
             ("dictionary", result.cosine),
             ("another token", result.other),
