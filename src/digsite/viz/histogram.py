@@ -139,4 +139,3 @@ def _bars(
         else:
             yield ends[0] + gap, floor, width, float(count)
             floor += float(count)
-
