@@ -275,7 +275,7 @@ def evaluate(
         columns=dictionary.writes,
         places=tuple(place.name for place in places_of(dictionary)),
         missing=tuple(missing),
-        warnings=tuple(_warnings(models, dictionary)),
+        warnings=tuple(_warnings(models, dictionary, corpus)),
         **_numbers(found),
         density=found[0][0][0].firing.density,
         entropy=found[0][0][0].firing.entropy,
@@ -424,13 +424,16 @@ def _same_columns(dictionary: Dictionary, twin: Dictionary) -> None:
         )
 
 
-def _warnings(models: Models, dictionary: Dictionary) -> list[str]:
-    """What the dictionary's record says against these models."""
-    made_for = dictionary.config.origin.get("weights")
-    here = {one.fingerprint for one in models.values()}
-    if isinstance(made_for, str) and made_for not in here:
-        return [f"it was trained on other weights ({made_for}) than those it is judged on"]
-    return []
+def _warnings(models: Models, dictionary: Dictionary, corpus: Any) -> list[str]:
+    """What the record of a dictionary's training says against these models and this text."""
+    origin, found = dictionary.config.origin, []
+    for name, model in models.items():
+        trained = origin.get(f"source {name}:weights" if name else "source weights")
+        if trained is not None and trained != model.fingerprint:
+            found.append(f"it was trained on other weights ({trained}) than those of {model.name}")
+    if origin.get("source tokens") == corpus.fingerprint:
+        found.append("it was trained on this very text")
+    return found
 
 
 def _called(dictionary: Dictionary) -> str:
