@@ -223,11 +223,10 @@ def _sequence(
     chosen = there[torch.randperm(len(there), generator=drawn)[:count]]
     run = model.run(tokens, read=columns, logits=None, grad=True)
     found = []
-    for number, (read, write) in enumerate(routes):
+    given = Rows({name: run[name].detach().flatten(2)[0, chosen] for name in columns}, ids=tokens.ids[0, chosen])
+    for read, write in routes:
         own = _of_model(run[read], run[write], vectors[write], chosen)
-        given = {name: run[name].detach().flatten(2)[0, chosen] for name in dictionary.reads if name in columns}
-        ids = tokens.ids[0, chosen]
-        ours = _of_dictionary(dictionary, number, read, write, Rows(given, ids=ids), vectors[write])
+        ours = _of_dictionary(dictionary, read, write, given, vectors[write])
         map_ = (vectors[write] @ dense[read, write]).unsqueeze(1).expand_as(own)
         cells = (_cosine(ours, own), _cosine(ours, own.roll(1, 1)), _cosine(map_, own))
         if len(chosen) < 2:
@@ -269,17 +268,15 @@ def _no_way() -> Unsupported:
 
 
 def _of_dictionary(
-    dictionary: Dictionary, number: int, read: str, write: str, rows: Rows, vectors: Tensor
+    dictionary: Dictionary, read: str, write: str, rows: Rows, vectors: Tensor
 ) -> Float[Tensor, "probe token d"]:
-    """Vectors times the Jacobian of what one block makes of what it reads."""
+    """Vectors times the Jacobian of what the dictionary makes of one column that it reads; the others stay."""
     like = dictionary.b_dec[0]
     near = rows.to(like.device, like.dtype)
     x = near[read].clone().requires_grad_()
     given = Rows({**near, read: x}, ids=near.ids)
     with torch.enable_grad():
-        block = dictionary.blocks[number]
-        latents = block.select(dictionary.inputs(block, given))
-        y = dictionary.in_model_units(write, block.write(latents, write, dictionary.inputs(block, given)[0]), given)
+        y = dictionary.column(write, dictionary.encode(given), given)
         grads = [
             torch.autograd.grad((y @ v).sum(), x, retain_graph=True, allow_unused=True)[0]
             for v in vectors.to(like.device, like.dtype)
