@@ -12,7 +12,6 @@ A token at which both Jacobians are zero says nothing and is left out.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, ClassVar
 
 import polars as pl
@@ -21,11 +20,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from digsite._core.cost import count_backward, measure
-from digsite._core.errors import BadInput, Unsupported, explain
+from digsite._core.errors import Unsupported, explain
 from digsite._core.numerics import bootstrap_interval
 from digsite._core.progress import track
 from digsite.artifacts import Result
 from digsite.dictionaries.dictionary import Dictionary
+from digsite.dictionaries.halves import halves
 from digsite.dictionaries.moments import Moments
 from digsite.dictionaries.splice import rows_in, rows_of
 from digsite.models import Model, Tokens, made_by
@@ -141,11 +141,7 @@ def jacobian_faithfulness(
     """
     routes = _routes(dictionary)
     columns = tuple(dict.fromkeys(column for route in routes for column in route))
-    some = [one for one in islice(corpus.batches(1), 2 * rows) if rows_in(one).any()]
-    if len(some) < 4:
-        asked = "Faithfulness is judged on at least 4 sequences, half of them for the dense map"
-        raise BadInput(explain(asked, found=f"{len(some)}", do="give more text, or shorter rows"))
-    fit, held = some[len(some) // 2 :], some[: len(some) // 2]
+    fit, held = halves(corpus, rows, batch=1)
     training, drawn = dictionary.training, torch.Generator().manual_seed(seed)
     dictionary.eval()
     try:
@@ -222,8 +218,8 @@ def _sequence(
     there = rows_in(tokens)[0].nonzero().flatten()
     chosen = there[torch.randperm(len(there), generator=drawn)[:count]]
     run = model.run(tokens, read=columns, logits=None, grad=True)
-    found = []
     given = Rows({name: run[name].detach().flatten(2)[0, chosen] for name in columns}, ids=tokens.ids[0, chosen])
+    found = []
     for read, write in routes:
         own = _of_model(run[read], run[write], vectors[write], chosen)
         ours = _of_dictionary(dictionary, read, write, given, vectors[write])
