@@ -25,8 +25,10 @@ from digsite.dictionaries import (
     initialise,
     match,
     sae,
+    train,
 )
 from digsite.models.tokens import grid
+from digsite.store import Held
 from digsite.viz import Dot, Pile, density_figure, histogram, loss_figure, scatter
 
 MADE = {"provenance": record("digsite.some_method(model, task)", model="toy"), "cost": Cost()}
@@ -146,10 +148,27 @@ def test_heads_probes_jacobians_and_differences_find_their_figure():
     assert dict(diff.iter_rows()) == {"new": 2, "shared": 2, "exclusive by norm only": 1}
 
 
+def test_training_shows_what_is_unexplained_and_dead():
+    drawn = torch.Generator().manual_seed(0)
+    source = Held({SITE: torch.randn(2000, 16, generator=drawn)})
+    few = train(source, {f"k={k}": sae({SITE: 16}, 32, TopK(k=k)) for k in (2, 4)}, batch=50, rows=2000)
+    figure = few.figure()
+    assert sound(figure)
+    curve = few.curves.filter(dictionary="k=2")["fvu"]
+    line = figure.data.filter(line="k=2: unexplained")["value"]
+    assert len(line) == 12 and abs(float(line.mean()) - float(curve.mean())) < 0.02  # type: ignore[arg-type]
+    assert set(figure.data["line"]) == {f"k={k}: {what}" for k in (2, 4) for what in ("unexplained", "dead")}
+
+
 def test_nothing_to_show_is_said():
     with pytest.raises(BadInput, match="has nothing to show"):
         histogram(
-            [Pile("latents", np.array([np.nan]))], title="x", across="y", bounds=(0.0, 1.0), ticks=[(0.0, "0")], counted="n"
+            [Pile("latents", np.array([np.nan]))],
+            title="x",
+            across="y",
+            bounds=(0.0, 1.0),
+            ticks=[(0.0, "0")],
+            counted="n",
         )
     with pytest.raises(BadInput, match="has no point to show"):
         scatter([Dot("a", np.nan, 1.0)], title="x", across="y", upward="z", unit="")

@@ -14,6 +14,7 @@ from digsite.dictionaries.geometry import DictionaryMatch, Geometry
 from digsite.dictionaries.heads import HeadShares
 from digsite.dictionaries.jacobians import JacobianFaithfulness
 from digsite.dictionaries.probing import SparseProbing
+from digsite.dictionaries.training import TrainedDictionaries
 from digsite.viz.axes import Axis
 from digsite.viz.estimate import Estimate
 from digsite.viz.figure import Figure
@@ -25,6 +26,8 @@ from digsite.viz.strips import Strip, strips
 
 TOO_FAR = 1.25
 """What leaves more than this unexplained would squeeze the others into a corner; it is named instead."""
+POINTS = 12
+"""Points of a training curve that are drawn."""
 SELDOM = -5
 """Densities below ten to this power are drawn there."""
 
@@ -55,6 +58,31 @@ def evaluation_figure(result: DictionaryEvaluation) -> Figure:
     )
 
 
+@draws(TrainedDictionaries)
+def training_figure(result: TrainedDictionaries) -> Figure:
+    """How training went: what is left unexplained in colour, latents that stopped firing in grey."""
+    points = sorted(set(result.curves["rows"].to_list()))
+    chunks = np.array_split(np.array(points), min(POINTS, len(points)))
+    series = []
+    for name in result.names:
+        curve = result.curves.filter(dictionary=name)
+        rows = curve["rows"].to_numpy()
+        for column, is_control in (("fvu", False), ("dead", True)):
+            values = curve[column].to_numpy()
+            means = np.array([values[np.isin(rows, chunk)].mean() for chunk in chunks])
+            called = {"fvu": "unexplained", "dead": "dead"}[column]
+            series.append(Line(f"{name}: {called}" if len(result.names) > 1 else called, means, is_control=is_control))
+    return lines(
+        series,
+        title="Training: variance unexplained, and dead latents",
+        along=Axis("rows", tuple(str(int(chunk[-1])) for chunk in chunks)),
+        unit="fraction",
+        bounds=(0.0, 1.0),
+        caption=f"{result.verdict}. Each point is the mean of a stretch of training; the rows are those trained on.",
+        code=result.provenance.made_by,
+    )
+
+
 def loss_figure(result: DictionaryEvaluation, place: str | None = None) -> Figure:
     """The model's loss with the dictionary and its baselines spliced in, between the model by itself and ablation.
 
@@ -69,9 +97,7 @@ def loss_figure(result: DictionaryEvaluation, place: str | None = None) -> Figur
     if place not in result.places:
         raise BadInput(explain(f"Nothing was spliced in at {place}", possible=result.places, near=place))
     at = result.places.index(place)
-    rows = [
-        (name, result.loss[number, at]) for number, name in enumerate(result.judged) if name != "random-weights model"
-    ]
+    rows = [(name, loss[at]) for name, loss in zip(result.judged, result.loss, strict=True) if name != RANDOM]
     rows += [("mean ablation", result.mean[0, at]), ("zero ablation", result.zero[0, at])]
     return strips(
         [
@@ -105,8 +131,8 @@ def density_figure(result: DictionaryEvaluation) -> Figure:
         ticks=ticks,
         counted="latents",
         lines=[(-1.0, "dense")],
-        caption=f"{never:,} of {len(density):,} latents never fire in {int(result.rows.sum()):,} rows and are not drawn; "
-        "a latent is on one token if that has 90 % of its firing mass and it fires at least ten times.",
+        caption=f"{never:,} of {len(density):,} latents never fire in {int(result.rows.sum()):,} rows and are not "
+        "drawn; a latent is on one token if that has 90 % of its firing mass and it fires at least ten times.",
         code=result.provenance.made_by,
     )
 
@@ -170,7 +196,7 @@ def jacobian_figure(result: JacobianFaithfulness) -> Figure:
     """Cosine with the model's Jacobian, sequence by sequence, beside its two controls."""
     rows = []
     for at, route in enumerate(result.routes):
-        where = f"{route}: " if len(result.routes) > 1 else ""
+        where = f"{route.split(' → ')[1]}: " if len(result.routes) > 1 else ""
         for name, values in (
             ("dictionary", result.cosine),
             ("another token", result.other),
