@@ -37,14 +37,12 @@ class Order:
 
     Attributes:
         place: Where.
-        before: The manifest that is there; None in a new place.
         manifest: The manifest with every column of this harvest.
         columns: The columns to write, latents included.
         encoders: Those of latents.
     """
 
     place: Place
-    before: Manifest | None
     manifest: Manifest
     columns: tuple[str, ...]
     encoders: Mapping[str, Encoder] = field(default_factory=dict)
@@ -140,7 +138,7 @@ def settle_order(
     for name, column in wanted.items():
         if name not in manifest.columns:
             manifest = manifest.with_column(name, column)
-    return Order(place=place, before=before, manifest=manifest, columns=tuple(wanted), encoders=latents)
+    return Order(place=place, manifest=manifest, columns=tuple(wanted), encoders=latents)
 
 
 def _columns(
