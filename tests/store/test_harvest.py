@@ -173,6 +173,9 @@ def test_only_the_shards_that_are_missing_are_computed(tmp_path):
     harvest(source, tmp_path / "s", encoding="int8")
     assert 20 <= source.given <= 40
     assert files(tmp_path / "s")[0] == before
+    (tmp_path / "s" / "a" / "shard-00000.safetensors").unlink()  # its scale is in the others too
+    harvest(source, tmp_path / "s", encoding="int8")
+    assert files(tmp_path / "s")[0] == before
 
 
 KILLED = """
@@ -276,6 +279,7 @@ def test_numbers_that_cannot_be_written_are_named(tmp_path):
     with pytest.raises(NotFinite, match=r"Activations at b must be finite.\nFound: inf in row 37, coordinate 2"):
         harvest(source, tmp_path / "s", shard_rows=16)
     assert Store(tmp_path / "s", partial=True).rows == 32
+    assert dict(harvest(source, tmp_path / "s", columns=["a"]).widths) == {"a": 6}
     source.columns["b"][37, 2] = 1e5
     with pytest.raises(NotFinite, match=r"b cannot be written as fp16.\nFound: a number of size 1e\+05"):
         harvest(source, tmp_path / "t", encoding="fp16")

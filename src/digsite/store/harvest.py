@@ -37,14 +37,12 @@ class Order:
 
     Attributes:
         place: Where.
-        before: The manifest that is there; None in a new place.
         manifest: The manifest with every column of this harvest.
         columns: The columns to write, latents included.
         encoders: Those of latents.
     """
 
     place: Place
-    before: Manifest | None
     manifest: Manifest
     columns: tuple[str, ...]
     encoders: Mapping[str, Encoder] = field(default_factory=dict)
@@ -81,7 +79,7 @@ def harvest(
         shard_rows: Rows in a shard; unless given, those of the store that is there, else what gives about 256 MB.
 
     Returns:
-        The store, opened.
+        The store, opened, with every column that is whole.
 
     Raises:
         BadInput: The folder holds another model, corpus or encoding (the message names the keys that differ), or the
@@ -97,16 +95,13 @@ def harvest(
         source, folder, encoding=encoding, columns=columns, latents=latents or {}, shard_rows=shard_rows
     )
     order.place.tidy()
-    manifest, fixed = order.manifest, dict[str, Tensor]()
+    manifest, fixed = order.manifest, _fixed_scales(order)
     lacking = [shard for shard in range(len(manifest.shards)) if order.missing(shard)]
-    if not lacking:
-        return Store(folder)
-    if order.before is not None:
-        fixed = _first_scales(order)
     for shard, parts in _shards(source, manifest, lacking):
         manifest = manifest.with_files(_write(order, shard, parts, fixed))
         manifest.save(order.place)
-    return Store(folder)
+    whole = [name for name in manifest.columns if manifest.written(name) == len(manifest.shards)]
+    return Store(folder, columns=whole)
 
 
 def settle_order(
@@ -143,7 +138,7 @@ def settle_order(
     for name, column in wanted.items():
         if name not in manifest.columns:
             manifest = manifest.with_column(name, column)
-    return Order(place=place, before=before, manifest=manifest, columns=tuple(wanted), encoders=latents)
+    return Order(place=place, manifest=manifest, columns=tuple(wanted), encoders=latents)
 
 
 def _columns(
@@ -253,11 +248,16 @@ def _same_tokens(order: Order, shard: int, parts: list[Rows]) -> None:
         )
 
 
-def _first_scales(order: Order) -> dict[str, Tensor]:
-    """The channel scales of the first shard, for every int8 column that has one."""
+def _fixed_scales(order: Order) -> dict[str, Tensor]:
+    """The channel scales of every int8 column that has a shard; they are the same in all of them."""
     found: dict[str, Tensor] = {}
     for column in order.columns:
-        name = order.manifest.file(column, 0)
-        if order.manifest.columns[column].encoding == "int8" and name in order.manifest.files:
-            found[column] = open_shard(order.place.local(name, order.manifest.files[name].sha256))["rms"].clone()
+        if order.manifest.columns[column].encoding != "int8":
+            continue
+        names = (order.manifest.file(column, shard) for shard in range(len(order.manifest.shards)))
+        entries = ((name, order.manifest.files.get(name)) for name in names)
+        for name, entry in entries:
+            if entry is not None and order.place.whole(name, entry.bytes):
+                found[column] = open_shard(order.place.local(name, entry.sha256))["rms"].clone()
+                break
     return found
