@@ -8,7 +8,6 @@ from torch import Tensor
 
 from digsite._core.progress import track
 from digsite.store.rows import Rows, Source, Statistics
-from digsite.store.sums import Sums
 
 _CHUNK = 4096
 
@@ -53,8 +52,8 @@ class Remembered:
         return self.held.take(numbers)
 
     def statistics(self, column: str) -> Statistics:
-        """Mean, square and norm of a column, over all rows."""
-        return Sums.of(self.held[column]).statistics()
+        """That of the source, bit for bit."""
+        return self.source.statistics(column)
 
     def __repr__(self) -> str:
         return f"{self.source!r}, kept in memory"
