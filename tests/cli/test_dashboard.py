@@ -32,7 +32,7 @@ def test_blocks_are_in_proportion_and_little_is_not_nothing():
     assert blocks([0.0, 1.0, 4.0, 8.0]) == "·▁▄█"
     assert blocks([0.0, 0.001, 8.0]) == "·▁█"
     assert blocks([0.0, 0.0]) == "··"
-    assert histogram(DENSITY) == "▅│······▁▄█▄··"
+    assert histogram(DENSITY) == "▂│······▁▄█▄··"
 
 
 def test_one_dictionary_shows_its_terms_and_how_fvu_fell(monkeypatch):

@@ -65,6 +65,7 @@ def test_several_sizes_learn_from_one_reading(trained):
         assert one["l0"] == pytest.approx(k, rel=0.05) and 0 < one["fvu"] < 1
         assert (Path(one["folder"]) / "dictionary.json").is_file()
     assert made["dictionaries"][1]["fvu"] < made["dictionaries"][0]["fvu"]
+    assert Path(made["figure"]).read_text(encoding="utf-8").startswith("<?xml")
     assert {*made, *made["dictionaries"][0], *made["plan"]} <= keys_of("train")
     assert made["next"].startswith(f"digsite sae compare {out} --model {MODEL}")
 

@@ -112,13 +112,13 @@ class Dashboard:
 
 
 def histogram(counts: list[int]) -> str:
-    """Counts as a row of blocks; the first, of latents that never fired, stands apart.
+    """Counts as a row of blocks; the first, latents that never fired as a share of all, stands apart.
 
     Args:
         counts: The bins of `digsite.dictionaries.monitor.DENSITIES`.
     """
-    drawn = blocks([float(count) for count in counts])
-    return f"{drawn[0]}│{drawn[1:]}"
+    never, *fired = map(float, counts)
+    return f"{blocks([never, never + sum(fired)])[0]}│{blocks(fired)}"
 
 
 def blocks(values: list[float]) -> str:

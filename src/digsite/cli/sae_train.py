@@ -113,6 +113,7 @@ def train(
         if state_of(out).is_dir():
             note(f"what was learned so far is in {state_of(out)}; the same command goes on from there")
         raise
+    made.figure().save(out / "training.svg")
     _show(made, plan, out, model, corpus, json=json)
 
 
@@ -207,7 +208,12 @@ def _show(
             for name, recipe, folder, end in zip(made.names, made.recipes, folders, ends, strict=True)
         ]
         planned = {"rows": plan.rows, "steps": plan.steps, "batch": plan.batch, "memory": plan.memory}
-        told = {"verdict": made.verdict, "folder": str(out), "plan": planned | {"seconds": plan.seconds}}
+        told = {
+            "verdict": made.verdict,
+            "folder": str(out),
+            "figure": str(out / "training.svg"),
+            "plan": planned | {"seconds": plan.seconds},
+        }
         print_json(told | {"dictionaries": rows} | origin(made) | {"next": then})
         return
     table = columns("dictionary", "latents", "FVU", "L0", "dead", "loss")
@@ -220,6 +226,7 @@ def _show(
         out_.print(part)
     for folder in folders:
         out_.print(f"dictionary: {folder}", soft_wrap=True)
+    out_.print(f"curves: {out / 'training.svg'}", soft_wrap=True)
     out_.print(f"judge {'it' if len(folders) == 1 else 'them'}: {then}", soft_wrap=True)
 
 
