@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from digsite._core.errors import BadInput, NotFinite
-from digsite._core.numerics import bootstrap_interval, require_finite, wilson_interval
+from digsite._core.numerics import bootstrap_interval, ratio_interval, require_finite, wilson_interval
 
 
 def test_the_interval_of_a_mean_is_the_one_of_theory():
@@ -86,3 +86,13 @@ def test_numbers_that_are_not_finite_are_named_and_placed():
     assert isinstance(caught.value, ArithmeticError)
     with pytest.raises(NotFinite, match=r"the first is inf at \[\]"):
         require_finite("loss", torch.tensor(math.inf))
+
+
+def test_the_interval_of_a_ratio_draws_both_sums_together():
+    below = torch.rand(60, generator=torch.Generator().manual_seed(0)) + 1
+    low, high = ratio_interval(0.5 * below, below)
+    assert float(low) == pytest.approx(0.5) and float(high) == pytest.approx(0.5)  # a ratio that every example has
+    above = torch.stack([below * (1 + 0.2 * torch.randn(60, generator=torch.Generator().manual_seed(1))), below])
+    lows, highs = ratio_interval(above, below)
+    assert lows[0] < above[0].sum() / below.sum() < highs[0] and float(lows[1]) == pytest.approx(1)
+    assert torch.isnan(torch.stack(ratio_interval(below[:1], below[:1]))).all()

@@ -10,9 +10,12 @@ import digsite
 from architectures import tiny
 from dictionaries.exact import identity, planted, planted_clt, planted_transcoder, silent
 from digsite._core.errors import BadInput, NotFinite, ShapeMismatch
-from digsite.dictionaries import Dictionary, TopK, crosscoder, initialise, sae
+from digsite.dictionaries import Dictionary, TopK, crosscoder, initialise, sae, train
 from digsite.dictionaries.evaluation import RANDOM, DictionaryEvaluation, evaluate
+from digsite.dictionaries.recipes import TOPK
 from digsite.models.tokens import grid
+from digsite.store import LiveSource
+from digsite.tasks import Corpus
 
 SITE = "layers.1.resid_post"
 
@@ -226,9 +229,32 @@ def test_a_model_that_gives_nan_is_refused(text):
         weight.copy_(kept)
 
 
-def test_a_dictionary_of_other_weights_is_said_so(model, text):
+def test_a_dictionary_of_other_weights_or_of_this_text_is_said_so(model, text):
     new = identity({SITE: 64})
-    other = Dictionary(replace(new.config, origin={"weights": "0123456789abcdef"}))
+    origin = {"source weights": "0123456789abcdef", "source tokens": text.fingerprint}
+    other = Dictionary(replace(new.config, origin=origin))
     other.load_state_dict(new.state_dict())
     result = evaluate(model, other, text, rows=8, baselines=False)
     assert "trained on other weights (0123456789abcdef)" in result.verdict
+    assert "trained on this very text" in result.verdict
+    assert "trained on" not in evaluate(model, new, text, rows=8, baselines=False).verdict
+
+
+def test_a_trained_dictionary_is_judged_beside_its_twin():
+    """Training leaves the record that judging looks at; the twin is trained in the same way on shuffled weights."""
+    model = digsite.load("digsite/tinyworld")
+    seen, fresh = (
+        Corpus.of(texts, model, length=24)
+        for texts in (["Mary and John went to the store."] * 60, ["The cat sat near the door."] * 60)
+    )
+
+    def trained(one):
+        new = sae({SITE: 128}, 256, TopK(k=8))
+        return train(LiveSource(one, seen, [SITE]), new, replace(TOPK, rate=1e-2), batch=64, rows=2000).dictionary
+
+    dictionary = trained(model)
+    result = evaluate(model, dictionary, fresh, rows=6, retrain=trained)
+    assert not result.warnings and not result.missing and result.judged[-1] == RANDOM
+    again = evaluate(model, dictionary, seen, rows=6, baselines=False)
+    assert again.warnings == ("it was trained on this very text",)
+    assert float(again.fvu()) < float(result.fvu()[result.judged.index("step 0")])

@@ -1,5 +1,7 @@
 """A dictionary in the place of what the model computes: identities change nothing, exact ones compute the same."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ import digsite
 from architectures import tiny
 from dictionaries.exact import identity, planted, planted_clt, planted_transcoder, silent
 from digsite._core.errors import BadInput
+from digsite.dictionaries import Dictionary
 from digsite.dictionaries.splice import splice
 from digsite.models.tokens import grid
 
@@ -114,3 +117,15 @@ def test_a_column_reached_before_what_it_is_made_of_is_refused():
     backwards = silent({"layers.2.mlp.norm": 64}, writes={"layers.0.mlp.out": 64})
     with pytest.raises(BadInput, match=r"layers\.0\.mlp\.out is reached before layers\.2\.mlp\.norm"):
         model.run(TOKENS, edits=splice(backwards, TOKENS))
+
+
+@pytest.mark.parametrize("each_row", ["layer norm", "length"])
+def test_what_is_done_to_each_row_is_undone(each_row):
+    model = loaded("llama")
+    site = "layers.1.resid_post"
+    plain = identity(widths(model, site))
+    column = replace(plain.config.columns[site], each_row=each_row, scale=2.0)
+    new = Dictionary(replace(plain.config, columns={site: column}))
+    new.load_state_dict(plain.state_dict())
+    spliced = model.run(TOKENS, edits=splice(new.eval(), TOKENS)).logits
+    torch.testing.assert_close(spliced, model.run(TOKENS).logits, atol=1e-4, rtol=1e-4)

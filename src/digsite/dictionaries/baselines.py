@@ -169,7 +169,9 @@ def _like(
 
 def _centred(dictionary: Dictionary, moments: Moments) -> Dictionary:
     for name in dictionary.writes:
-        dictionary.bias(name).data.copy_((moments.mean(name) / dictionary.config.columns[name].scale).float())
+        column = dictionary.config.columns[name]
+        if column.each_row == "as it is":  # else each row is brought to its own mean or length, and this is not it
+            dictionary.bias(name).data.copy_((moments.mean(name) / column.scale).float())
     return dictionary.to(dictionary.b_dec[0].device).eval()
 
 

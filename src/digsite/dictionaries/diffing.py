@@ -27,7 +27,6 @@ from digsite._core.progress import track
 from digsite._core.provenance import record
 from digsite.artifacts import Result
 from digsite.dictionaries.dictionary import Dictionary
-from digsite.dictionaries.splice import encoded
 from digsite.store import Latents, Rows, Source
 
 EXCLUSIVE = (0.05, 0.95)
@@ -244,13 +243,11 @@ def _passed(
     """The latents, what is left over in each model, and what is written to it, in normalised units."""
     for name in columns:
         require_finite(name, rows[name])
-    (latents,) = encoded(dictionary, rows)
-    scales = [dictionary.config.columns[name].scale for name in columns]
-    written = dictionary.decode([latents], rows)
-    x = torch.stack([rows[name].double().cpu() / scale for name, scale in zip(columns, scales, strict=True)])
-    made = torch.stack([written[name].double().cpu() / scale for name, scale in zip(columns, scales, strict=True)])
-    biases = torch.stack([dictionary.bias(name).detach().double().cpu() for name in columns])[:, None]
-    return latents, x - made, made - biases
+    like = dictionary.b_dec[0]
+    seen = dictionary.run(rows.to(like.device, like.dtype))
+    x, made = (torch.stack([side[name] for name in columns]).double().cpu() for side in (seen.targets, seen.outputs))
+    biases = torch.stack([dictionary.bias(name) for name in columns])[:, None].double().cpu()
+    return seen.latents[0], x - made, made - biases
 
 
 def _scaled(

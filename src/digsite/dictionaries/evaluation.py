@@ -11,9 +11,8 @@
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, ClassVar
 
 import polars as pl
@@ -29,6 +28,7 @@ from digsite.artifacts import Result
 from digsite.dictionaries.baselines import linear_maps, principal_components, raw_neurons, step_0
 from digsite.dictionaries.dictionary import Dictionary
 from digsite.dictionaries.firing import Firing
+from digsite.dictionaries.halves import halves
 from digsite.dictionaries.moments import Moments
 from digsite.dictionaries.splice import encoded, rows_in, site_of
 from digsite.dictionaries.trial import Models, References, Trial, Tried, places_of, rows_beside, runs_of, try_all
@@ -38,8 +38,6 @@ DICTIONARY, WITHOUT, SHUFFLED = "dictionary", "without single-token latents", "s
 RANDOM, STEP_0, PCA, NEURONS = "random-weights model", "step 0", "PCA", "raw neurons"
 DENSE = 0.1
 """A latent that fires in more than this fraction of the rows is dense."""
-FEWEST = 4
-"""Sequences below which a judgement is not begun."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +244,7 @@ def evaluate(
         as dead.
     """
     models: Models = {"": model} if isinstance(model, Model) else model
-    fit, held = _halves(corpus, rows, batch)
+    fit, held = halves(corpus, rows, batch)
     _check(models, dictionary)
     training = dictionary.training
     dictionary.eval()
@@ -275,7 +273,7 @@ def evaluate(
         columns=dictionary.writes,
         places=tuple(place.name for place in places_of(dictionary)),
         missing=tuple(missing),
-        warnings=tuple(_warnings(models, dictionary)),
+        warnings=tuple(_warnings(models, dictionary, corpus)),
         **_numbers(found),
         density=found[0][0][0].firing.density,
         entropy=found[0][0][0].firing.entropy,
@@ -372,35 +370,6 @@ def _exact(models: Models, neurons: Dictionary, tokens: Tokens) -> bool:
     return True
 
 
-def _halves(corpus: Any, rows: int, batch: int) -> tuple[list[Tokens], list[Tokens]]:
-    """1. The sequences that are judged come first, then those that baselines are fitted on."""
-    if rows < 1 or batch < 1:
-        raise BadInput(explain(f"rows={rows}, batch={batch} are no numbers of sequences", possible="1 or more"))
-    some = list(islice(_with_rows(corpus.batches(1)), 2 * rows))
-    if len(some) < FEWEST:
-        asked = f"A dictionary is judged on at least {FEWEST} sequences, half of them for the baselines"
-        raise BadInput(explain(asked, found=f"{len(some)}", do="give more text, or shorter rows"))
-    half = len(some) // 2
-    return _joined(some[half:], batch), _joined(some[:half], batch)
-
-
-def _with_rows(each: Iterator[Tokens]) -> Iterator[Tokens]:
-    return (tokens for tokens in each if rows_in(tokens).any() and tokens.mask.sum() > 1)
-
-
-def _joined(each: list[Tokens], batch: int) -> list[Tokens]:
-    """Batches of single sequences, padded on the right where they differ."""
-    found = []
-    for start in range(0, len(each), batch):
-        some = each[start : start + batch]
-        width = max(tokens.ids.shape[1] for tokens in some)
-        ids, mask = (torch.zeros(len(some), width, dtype=kind) for kind in (torch.long, torch.bool))
-        for at, tokens in enumerate(some):
-            ids[at, : tokens.ids.shape[1]], mask[at, : tokens.ids.shape[1]] = tokens.ids[0], tokens.mask[0]
-        found.append(Tokens(ids, mask, bos=some[0].bos, tokenizer=some[0].tokenizer))
-    return found
-
-
 def _check(models: Models, dictionary: Dictionary) -> None:
     for column in (*dictionary.reads, *dictionary.writes):
         name = column.rpartition(":")[0]
@@ -424,13 +393,16 @@ def _same_columns(dictionary: Dictionary, twin: Dictionary) -> None:
         )
 
 
-def _warnings(models: Models, dictionary: Dictionary) -> list[str]:
-    """What the dictionary's record says against these models."""
-    made_for = dictionary.config.origin.get("weights")
-    here = {one.fingerprint for one in models.values()}
-    if isinstance(made_for, str) and made_for not in here:
-        return [f"it was trained on other weights ({made_for}) than those it is judged on"]
-    return []
+def _warnings(models: Models, dictionary: Dictionary, corpus: Any) -> list[str]:
+    """What the record of a dictionary's training says against these models and this text."""
+    origin, found = dictionary.config.origin, []
+    for name, model in models.items():
+        trained = origin.get(f"source {name}:weights" if name else "source weights")
+        if trained is not None and trained != model.fingerprint:
+            found.append(f"it was trained on other weights ({trained}) than those of {model.name}")
+    if origin.get("source tokens") == corpus.fingerprint:
+        found.append("it was trained on this very text")
+    return found
 
 
 def _called(dictionary: Dictionary) -> str:

@@ -56,7 +56,7 @@ class Geometry(Result):
     opposite: Float[Tensor, " latent"]
     opposite_of: Int[Tensor, " latent"]
     encoder: Float[Tensor, " latent"]
-    null: Float[Tensor, " random"]
+    null: Float[Tensor, " draw"]
 
     @property
     def antipodal(self) -> Int[Tensor, "pair 2"]:

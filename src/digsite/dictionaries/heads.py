@@ -43,7 +43,7 @@ class HeadShares(Result):
     column: str
     reads: Float[Tensor, "latent head"]
     writes: Float[Tensor, "latent head"]
-    null: Float[Tensor, " random"]
+    null: Float[Tensor, " draw"]
 
     def to_frame(self) -> pl.DataFrame:
         """One row a latent: the head it reads most, with its share, and the same of what it writes."""

@@ -12,7 +12,6 @@ A token at which both Jacobians are zero says nothing and is left out.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, ClassVar
 
 import polars as pl
@@ -21,11 +20,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from digsite._core.cost import count_backward, measure
-from digsite._core.errors import BadInput, Unsupported, explain
+from digsite._core.errors import Unsupported, explain
 from digsite._core.numerics import bootstrap_interval
 from digsite._core.progress import track
 from digsite.artifacts import Result
 from digsite.dictionaries.dictionary import Dictionary
+from digsite.dictionaries.halves import halves
 from digsite.dictionaries.moments import Moments
 from digsite.dictionaries.splice import rows_in, rows_of
 from digsite.models import Model, Tokens, made_by
@@ -141,11 +141,7 @@ def jacobian_faithfulness(
     """
     routes = _routes(dictionary)
     columns = tuple(dict.fromkeys(column for route in routes for column in route))
-    some = [one for one in islice(corpus.batches(1), 2 * rows) if rows_in(one).any()]
-    if len(some) < 4:
-        asked = "Faithfulness is judged on at least 4 sequences, half of them for the dense map"
-        raise BadInput(explain(asked, found=f"{len(some)}", do="give more text, or shorter rows"))
-    fit, held = some[len(some) // 2 :], some[: len(some) // 2]
+    fit, held = halves(corpus, rows, batch=1)
     training, drawn = dictionary.training, torch.Generator().manual_seed(seed)
     dictionary.eval()
     try:
@@ -222,12 +218,11 @@ def _sequence(
     there = rows_in(tokens)[0].nonzero().flatten()
     chosen = there[torch.randperm(len(there), generator=drawn)[:count]]
     run = model.run(tokens, read=columns, logits=None, grad=True)
+    given = Rows({name: run[name].detach().flatten(2)[0, chosen] for name in columns}, ids=tokens.ids[0, chosen])
     found = []
-    for number, (read, write) in enumerate(routes):
+    for read, write in routes:
         own = _of_model(run[read], run[write], vectors[write], chosen)
-        given = {name: run[name].detach().flatten(2)[0, chosen] for name in dictionary.reads if name in columns}
-        ids = tokens.ids[0, chosen]
-        ours = _of_dictionary(dictionary, number, read, write, Rows(given, ids=ids), vectors[write])
+        ours = _of_dictionary(dictionary, read, write, given, vectors[write])
         map_ = (vectors[write] @ dense[read, write]).unsqueeze(1).expand_as(own)
         cells = (_cosine(ours, own), _cosine(ours, own.roll(1, 1)), _cosine(map_, own))
         if len(chosen) < 2:
@@ -269,17 +264,15 @@ def _no_way() -> Unsupported:
 
 
 def _of_dictionary(
-    dictionary: Dictionary, number: int, read: str, write: str, rows: Rows, vectors: Tensor
+    dictionary: Dictionary, read: str, write: str, rows: Rows, vectors: Tensor
 ) -> Float[Tensor, "probe token d"]:
-    """Vectors times the Jacobian of what one block makes of what it reads."""
+    """Vectors times the Jacobian of what the dictionary makes of one column that it reads; the others stay."""
     like = dictionary.b_dec[0]
     near = rows.to(like.device, like.dtype)
     x = near[read].clone().requires_grad_()
     given = Rows({**near, read: x}, ids=near.ids)
     with torch.enable_grad():
-        block = dictionary.blocks[number]
-        latents = block.select(dictionary.inputs(block, given))
-        y = dictionary.in_model_units(write, block.write(latents, write, dictionary.inputs(block, given)[0]), given)
+        y = dictionary.column(write, dictionary.encode(given), given)
         grads = [
             torch.autograd.grad((y @ v).sum(), x, retain_graph=True, allow_unused=True)[0]
             for v in vectors.to(like.device, like.dtype)

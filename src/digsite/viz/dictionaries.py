@@ -69,9 +69,7 @@ def loss_figure(result: DictionaryEvaluation, place: str | None = None) -> Figur
     if place not in result.places:
         raise BadInput(explain(f"Nothing was spliced in at {place}", possible=result.places, near=place))
     at = result.places.index(place)
-    rows = [
-        (name, result.loss[number, at]) for number, name in enumerate(result.judged) if name != "random-weights model"
-    ]
+    rows = [(name, loss[at]) for name, loss in zip(result.judged, result.loss, strict=True) if name != RANDOM]
     rows += [("mean ablation", result.mean[0, at]), ("zero ablation", result.zero[0, at])]
     return strips(
         [
@@ -105,8 +103,8 @@ def density_figure(result: DictionaryEvaluation) -> Figure:
         ticks=ticks,
         counted="latents",
         lines=[(-1.0, "dense")],
-        caption=f"{never:,} of {len(density):,} latents never fire in {int(result.rows.sum()):,} rows and are not drawn; "
-        "a latent is on one token if that has 90 % of its firing mass and it fires at least ten times.",
+        caption=f"{never:,} of {len(density):,} latents never fire in {int(result.rows.sum()):,} rows and are not "
+        "drawn; a latent is on one token if that has 90 % of its firing mass and it fires at least ten times.",
         code=result.provenance.made_by,
     )
 
@@ -170,7 +168,7 @@ def jacobian_figure(result: JacobianFaithfulness) -> Figure:
     """Cosine with the model's Jacobian, sequence by sequence, beside its two controls."""
     rows = []
     for at, route in enumerate(result.routes):
-        where = f"{route}: " if len(result.routes) > 1 else ""
+        where = f"{route.split(' → ')[1]}: " if len(result.routes) > 1 else ""
         for name, values in (
             ("dictionary", result.cosine),
             ("another token", result.other),

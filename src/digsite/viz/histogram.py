@@ -34,7 +34,7 @@ class Pile:
     """
 
     name: str
-    values: Float[np.ndarray, " thing"]
+    values: Float[np.ndarray, " point"]
     is_control: bool = False
 
 
@@ -77,11 +77,13 @@ def histogram(
     counts = np.stack([np.histogram(values, edges)[0] for values in kept])
     highest = counts.max() if beside else counts.sum(0).max()
     tallest = scale_for([0.0, float(highest)], unit="", count=3)
-    left = widest(tallest.labels) + 10
+    left = max(widest(tallest.labels) + 10, text_width(ticks[0][1]) / 2)
     heading, top = title_lines(title, left + WIDTH)
     top += 34.0
     foot = top + HEIGHT
-    canvas = Canvas(left + WIDTH + text_width(ticks[-1][1]) / 2, foot + 40)
+    names = [f"{pile.name}: {total:,}" for pile, total in zip(piles, counts.sum(1).tolist(), strict=True)]
+    key = left + sum(18 + text_width(name) + 16 for name in names)
+    canvas = Canvas(max(key, left + WIDTH + text_width(ticks[-1][1]) / 2), foot + 40)
     canvas.title(heading, top - 34)
     plot = canvas.plot(left, top, WIDTH, HEIGHT, x=(low, high), y=(0, tallest.high))
     for step, label in zip(tallest.steps, tallest.labels, strict=True):
@@ -101,7 +103,10 @@ def histogram(
         at = left + WIDTH * (place - low) / (high - low)
         canvas.text(at, foot + 12, label, colour=LIGHT.soft, across="center")
     canvas.text(left + WIDTH / 2, foot + 30, across, colour=LIGHT.soft, across="center")
-    _key(canvas, piles, counts.sum(1), looks, left, top - 26)
+    for pile, name, look in zip(piles, names, looks, strict=True):
+        tile(canvas.plot(left, top - 32, 12, 12), (0, 0, 12, 12), look)
+        canvas.text(left + 18, top - 26, name, colour=LIGHT.soft if pile.is_control else LIGHT.ink)
+        left += 18 + text_width(name) + 16
     frame = pl.concat(
         [
             pl.DataFrame({"kind": [pile.name] * BINS, "from": edges[:-1], "to": edges[1:], counted: row})
@@ -134,13 +139,3 @@ def _bars(
         else:
             yield ends[0] + gap, floor, width, float(count)
             floor += float(count)
-
-
-def _key(
-    canvas: Canvas, piles: Sequence[Pile], totals: np.ndarray, looks: Sequence[Look], left: float, middle: float
-) -> None:
-    for pile, total, look in zip(piles, totals.tolist(), looks, strict=True):
-        tile(canvas.plot(left, middle - 6, 12, 12), (0, 0, 12, 12), look)
-        text = f"{pile.name}: {total:,}"
-        canvas.text(left + 18, middle, text, colour=LIGHT.soft if pile.is_control else LIGHT.ink)
-        left += 18 + text_width(text) + 16

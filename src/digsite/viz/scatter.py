@@ -94,13 +94,13 @@ def scatter(
         plot.plot([0, WIDTH], [y] * 2, color=LIGHT.line, linewidth=1.6 if step == 0 else 0.9, zorder=0, clip_on=False)
         canvas.text(left - 10, top + y, label, colour=LIGHT.soft, across="right")
     for step, label in zip(width.steps, width.labels, strict=True):
-        canvas.text(left + _x(width, step, by_log), foot + 14, label, colour=LIGHT.soft, across="center")
+        canvas.text(left + _x(width, step, by_log=by_log), foot + 14, label, colour=LIGHT.soft, across="center")
     canvas.text(left + WIDTH / 2, foot + 32, across, colour=LIGHT.soft, across="center")
     looks = cycle(LOOKS)
     wanted = [_y(height, dot.y) for dot in shown]
     for dot, y, place in zip(shown, wanted, spread(wanted, 15.0, 0.0, HEIGHT), strict=True):
         colour, shape = (LIGHT.null, "s") if dot.is_control else next(looks)
-        x, order = _x(width, dot.x, by_log), 2 if dot.is_control else 4
+        x, order = _x(width, dot.x, by_log=by_log), 2 if dot.is_control else 4
         plot.plot([x, WIDTH + 8, WIDTH + LEAD - 6], [y, place, place], color=LIGHT.line, linewidth=0.8, zorder=1)
         if math.isfinite(dot.low) and math.isfinite(dot.high):
             plot.plot([x] * 2, [_y(height, dot.low), _y(height, dot.high)], color=colour, linewidth=2, zorder=order)
@@ -129,7 +129,7 @@ def _across(values: Sequence[float]) -> tuple[Scale, bool]:
     return Scale(low, high, chosen, tuple(number(step, 0 if step >= 1 else 2) for step in chosen)), True
 
 
-def _x(scale: Scale, value: float, by_log: bool) -> float:
+def _x(scale: Scale, value: float, *, by_log: bool) -> float:
     if not by_log:
         return scale.place(value, 0.0, WIDTH)
     return WIDTH * math.log(value / scale.low) / math.log(scale.high / scale.low)
