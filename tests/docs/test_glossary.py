@@ -41,7 +41,7 @@ def test_the_axes_of_sites_are_in_the_list():
     assert {axis for kind in SITES.values() for axis in kind.axes} - {"1"} <= words
 
 
-WORDS = [f"Words of {what}" for what in ("an experiment", "a circuit", "a store", "the toys")]
+WORDS = [f"Words of {what}" for what in ("an experiment", "a circuit", "a store", "training", "the toys")]
 HEADINGS = ["Sites", "Axes", "Metrics", *WORDS]
 
 

@@ -149,7 +149,12 @@ def test_heads_probes_jacobians_and_differences_find_their_figure():
 def test_nothing_to_show_is_said():
     with pytest.raises(BadInput, match="has nothing to show"):
         histogram(
-            [Pile("latents", np.array([np.nan]))], title="x", across="y", bounds=(0.0, 1.0), ticks=[(0.0, "0")], counted="n"
+            [Pile("latents", np.array([np.nan]))],
+            title="x",
+            across="y",
+            bounds=(0.0, 1.0),
+            ticks=[(0.0, "0")],
+            counted="n",
         )
     with pytest.raises(BadInput, match="has no point to show"):
         scatter([Dot("a", np.nan, 1.0)], title="x", across="y", upward="z", unit="")
