@@ -303,6 +303,7 @@ def test_the_jacobian_of_a_pair_is_that_of_the_part_between():
     ours, theirs = gradients(pair, found), gradients(pair, wanted)
     for name in theirs:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-5)
+    assert "0x" not in repr(Jacobian(part=lambda x: x)), "a training that goes on compares recipes by what they print"
     with pytest.raises(BadInput, match="pair of dictionaries"):
         Jacobian(part=hidden)(filled("topk"), filled("topk").run(rows_for(filled("topk"))), Clock())
 

@@ -41,7 +41,8 @@ def test_the_axes_of_sites_are_in_the_list():
     assert {axis for kind in SITES.values() for axis in kind.axes} - {"1"} <= words
 
 
-WORDS = [f"Words of {what}" for what in ("an experiment", "a circuit", "a store", "a dictionary", "the toys")]
+KNOWN = ("an experiment", "a circuit", "a store", "a dictionary", "training", "the toys")
+WORDS = [f"Words of {what}" for what in KNOWN]
 HEADINGS = ["Sites", "Axes", "Metrics", *WORDS]
 
 

@@ -16,6 +16,7 @@ from digsite.scoreboard import (
     Learner,
     dictionary_scoreboard,
     judge_dictionary,
+    learners,
 )
 from digsite.toys.planted import Planted, planted_batch
 
@@ -80,7 +81,8 @@ def test_what_does_not_fit():
 
 
 @pytest.mark.parametrize("name", [*LEARNERS, *CEILINGS])
-def test_learners_see_what_they_should(name):
+def test_learners_see_what_they_should(name, monkeypatch):
+    monkeypatch.setattr(learners, "EPOCHS", 4)
     planted = Planted(features=12, d_model=8, density=0.1, noise=0.01, bias=1.0)
     x = planted_batch(planted, 0, examples=1000).x
     learned = CEILINGS[name](planted) if name in CEILINGS else LEARNERS[name].learn(x, 12, 0)

@@ -1,7 +1,7 @@
 """Losses beside error and sparsity: what revives dead latents, trains gates, and makes pairs of dictionaries sparse."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -95,7 +95,7 @@ class Jacobian:
     Source: Farnik et al. 2025, "Jacobian sparse autoencoders", ICML; they divide the sum by k².
     """
 
-    part: Callable[[Tensor], Tensor]
+    part: Callable[[Tensor], Tensor] = field(repr=False)  # a repr would be another one in each process
     kinds: ClassVar[tuple[str, ...]] = ("topk", "groupmax")
     needs_pre: ClassVar[bool] = False
     sparsity: ClassVar[bool] = False

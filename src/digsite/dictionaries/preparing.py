@@ -13,7 +13,6 @@ from dataclasses import replace
 from itertools import islice
 
 import torch
-from torch import Tensor
 
 from digsite._core.errors import BadInput, NotFinite, ShapeMismatch, explain
 from digsite.dictionaries.config import Column
@@ -24,6 +23,8 @@ from digsite.store import Rows, Source, Statistics
 
 _SAMPLE = 8192
 """Rows on which the share of rows in which a latent fires is set."""
+_LATENTS = 1024
+"""Latents for which that is done at one time."""
 
 
 def prepare(dictionary: Dictionary, recipe: Recipe, source: Source, *, seed: int) -> Dictionary:
@@ -87,14 +88,10 @@ def _fire(dictionary: Dictionary, firing: int, rows: Rows) -> None:
     """Biases such that each latent's pre-activation is above its threshold in the wished share of rows."""
     for block in dictionary.blocks:
         share = min(0.5, firing / block.config.latents)
-        x = dictionary.inputs(block, rows.to(block.b_enc.device, torch.float32))
-        block.b_enc.zero_()
-        high = torch.cat([part.quantile(1 - share, dim=0) for part in block.pre(x).split(1024, dim=1)])
-        block.b_enc.copy_(_threshold(block) - high)
-
-
-def _threshold(block: torch.nn.Module) -> Tensor | float:
-    return getattr(block, "threshold", 0.0)
+        x = torch.cat(dictionary.inputs(block, rows.to(block.b_enc.device, torch.float32)), 1)
+        parts = torch.cat(list(block.W_enc), 1).split(_LATENTS)  # not all pre-activations at once
+        high = torch.cat([(x @ part.T).quantile(1 - share, dim=0) for part in parts])
+        block.b_enc.copy_(getattr(block, "threshold", 0.0) - high)
 
 
 def _first(source: Source) -> Rows:

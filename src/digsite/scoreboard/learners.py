@@ -6,20 +6,29 @@ directions, and has only to say which features are active.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA, FastICA, MiniBatchDictionaryLearning
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import orthogonal_mp
 from torch import Tensor
 
+from digsite.dictionaries import BatchTopK, Dictionary, Recipe, Relu, TopK, sae, train
+from digsite.dictionaries.activations import Activation
+from digsite.dictionaries.classical import classical, pursued, sparse_coder
+from digsite.dictionaries.recipes import APRIL_2024, BATCHTOPK, JUMPRELU_SHORT, TOPK
+from digsite.store import Held
 from digsite.toys.planted import Planted
+
+COLUMN = "activations"
+ACTIVE = 3.0
+"""Latents that a trained autoencoder lets fire in a row: chosen once, amid the 1.2 to 4.2 that are planted."""
+EPOCHS = 50
+"""How often it learns from each activation."""
 
 
 class Learned(NamedTuple):
@@ -55,21 +64,19 @@ def random_directions(x: Tensor, latents: int, seed: int) -> Learned:
     return _read_along(drawn / drawn.norm(dim=1, keepdim=True), x.mean(0))
 
 
-def principal_components(x: Tensor, latents: int, seed: int) -> Learned:
-    """PCA: at most as many latents as there are coordinates, all orthogonal."""
-    found = PCA(min(latents, x.shape[1]), random_state=seed).fit(x.numpy())
-    return _oriented(torch.from_numpy(found.components_).float(), x)
+def by(method: str) -> Callable[[Tensor, int, int], Learned]:
+    """A classical method of `digsite.dictionaries`: at most as many latents as there are coordinates."""
+    return lambda x, latents, seed: _learned(classical({COLUMN: x}, method, latents, seed=seed))
 
 
-def independent_components(x: Tensor, latents: int, seed: int) -> Learned:
-    """ICA: at most as many latents as there are coordinates, as independent of each other as can be."""
-    count = min(latents, x.shape[1])
-    with _unfinished():
-        found: Any = FastICA(count, whiten="unit-variance", random_state=seed, max_iter=300, tol=1e-3).fit(x.numpy())
-    mean, read = x.mean(0), torch.from_numpy(found.components_).float()
-    sign = _skew((x - mean) @ read.T)
-    decoder = torch.from_numpy(found.mixing_.T).float() * sign[:, None]
-    return Learned(decoder, lambda new: torch.relu((new - mean) @ read.T * sign))
+def trained(activation: Activation, recipe: Recipe) -> Callable[[Tensor, int, int], Learned]:
+    """A sparse autoencoder by this recipe; its L0 is set here, for nobody tells a learner what was planted."""
+
+    def learn(x: Tensor, latents: int, seed: int) -> Learned:
+        made = sae({COLUMN: x.shape[1]}, latents, activation)
+        return _learned(train(Held({COLUMN: x}), made, recipe, batch=512, rows=EPOCHS * len(x), seed=seed).dictionary)
+
+    return learn
 
 
 def clusters(x: Tensor, latents: int, seed: int) -> Learned:
@@ -88,30 +95,9 @@ def clusters(x: Tensor, latents: int, seed: int) -> Learned:
 
 
 def sparse_coding(x: Tensor, latents: int, seed: int) -> Learned:
-    """Dictionary learning of Mairal et al. 2009: directions and non-negative codes in turn, with an L1 penalty."""
-    mean = x.mean(0)
-    learner = MiniBatchDictionaryLearning(
-        latents,
-        alpha=0.15,  # type: ignore[arg-type]
-        max_iter=20,
-        batch_size=256,
-        fit_algorithm="cd",
-        transform_algorithm="lasso_cd",
-        transform_alpha=0.15,
-        positive_code=True,
-        random_state=seed,
-    )
-
-    def centred(new: Tensor) -> np.ndarray:
-        return (new - mean).double().numpy()  # in float32 codes do not converge
-
-    def encode(new: Tensor) -> Tensor:
-        with _unfinished():
-            return torch.from_numpy(learner.transform(centred(new))).float()
-
-    with _unfinished():
-        learner.fit(centred(x))
-    return Learned(torch.from_numpy(learner.components_).float(), encode)
+    """Dictionary learning of Mairal et al. 2009; codes of further activations are found by iteration too."""
+    mean, model = x.mean(0), sparse_coder(x, latents, seed)
+    return Learned(torch.from_numpy(model.components_).float(), lambda new: pursued(model, new - mean))
 
 
 def true_by_least_squares(planted: Planted) -> Learned:
@@ -137,32 +123,26 @@ def _read_along(directions: Tensor, mean: Tensor) -> Learned:
     return Learned(directions, lambda x: torch.relu((x - mean) @ directions.T))
 
 
-def _oriented(directions: Tensor, x: Tensor) -> Learned:
-    """Each direction turned to the side on which its reading is skewed: features are zero, or far on one side."""
-    mean = x.mean(0)
-    return _read_along(directions * _skew((x - mean) @ directions.T)[:, None], mean)
+def _learned(dictionary: Dictionary) -> Learned:
+    @torch.no_grad()
+    def encode(new: Tensor) -> Tensor:
+        return dictionary.encode({COLUMN: new})[0].dense()
 
-
-@contextmanager
-def _unfinished() -> Iterator[None]:
-    """scikit-learn may stop before it has converged: what it has by then is what is judged."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        yield
-
-
-def _skew(readings: Float[Tensor, "example latent"]) -> Float[Tensor, " latent"]:
-    return torch.where((readings**3).mean(0) < 0, -1.0, 1.0)
+    return Learned(dictionary.directions(COLUMN).detach(), encode)
 
 
 LEARNERS = {
     learner.name: learner
     for learner in (
         Learner("random directions", random_directions, baseline=True),
-        Learner("PCA", principal_components, baseline=True),
-        Learner("ICA", independent_components, baseline=True),
+        Learner("PCA", by("PCA"), baseline=True),
+        Learner("ICA", by("ICA"), baseline=True),
         Learner("k-means", clusters, baseline=True),
         Learner("sparse coding", sparse_coding),
+        Learner("TopK SAE", trained(TopK(k=round(ACTIVE)), replace(TOPK, rate=1e-2))),
+        Learner("BatchTopK SAE", trained(BatchTopK(k=round(ACTIVE)), replace(BATCHTOPK, rate=3e-2))),
+        Learner("JumpReLU SAE", trained(JUMPRELU_SHORT.activation, replace(JUMPRELU_SHORT, rate=3e-2, l0=ACTIVE))),
+        Learner("L1 SAE", trained(Relu(), replace(APRIL_2024, rate=1e-2, l0=ACTIVE))),
     )
 }
 """Every way to a dictionary on the board, by name."""
