@@ -41,6 +41,8 @@ _ROOMS = {
         "copy_test",
     ],
     "digsite.graphs": ["Circuit"],
+    "digsite.store": ["harvest", "Store"],
+    "digsite.dictionaries": ["Dictionary"],
     "digsite.circuits": ["eap", "eap_ig", "relp", "acdc", "evaluate_circuit", "faithfulness"],
     "digsite.editing": ["disable"],
     "digsite.investigations": ["investigate"],
@@ -54,6 +56,8 @@ _ROOM_NAMES = (
     "lenses",
     "patching",
     "graphs",
+    "store",
+    "dictionaries",
     "circuits",
     "editing",
     "toys",
@@ -61,9 +65,24 @@ _ROOM_NAMES = (
 )
 
 if TYPE_CHECKING:
-    from digsite import artifacts, circuits, editing, graphs, lenses, models, patching, sites, tasks, toys, viz  # noqa: F401
+    from digsite import (  # noqa: F401
+        artifacts,
+        circuits,
+        dictionaries,
+        editing,
+        graphs,
+        lenses,
+        models,
+        patching,
+        sites,
+        store,
+        tasks,
+        toys,
+        viz,
+    )
     from digsite.artifacts import Result, load_result  # noqa: F401
     from digsite.circuits import acdc, eap, eap_ig, evaluate_circuit, faithfulness, relp  # noqa: F401
+    from digsite.dictionaries import Dictionary  # noqa: F401
     from digsite.editing import disable  # noqa: F401
     from digsite.graphs import Circuit  # noqa: F401
     from digsite.investigations import investigate  # noqa: F401
@@ -94,6 +113,7 @@ if TYPE_CHECKING:
         direct_attribution,
     )
     from digsite.sites import Site  # noqa: F401
+    from digsite.store import Store, harvest  # noqa: F401
     from digsite.tasks import Corpus, Task  # noqa: F401
 
 

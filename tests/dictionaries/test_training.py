@@ -1,6 +1,8 @@
 """Training: exact in what it serves, counts and resumes; each recipe does what it says."""
 
+import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -43,7 +45,7 @@ from digsite.dictionaries.schedules import Schedule
 from digsite.dictionaries.sparsity import L0Step, Tanh
 from digsite.dictionaries.trainer import Trainer
 from digsite.dictionaries.training import TrainedDictionaries, train
-from digsite.store import Held, Rows
+from digsite.store import Held, Rows, Shuffled
 
 QUICK = replace(TOPK, rate=1e-2)
 
@@ -148,6 +150,34 @@ def interrupted(folder, at=5, **more):
 
     with pytest.raises(KeyboardInterrupt):
         train(SOURCE, new(), QUICK, batch=32, folder=folder, save_seconds=0.0, callbacks=[stop], **more)
+
+
+@pytest.mark.parametrize("where", ["in a step", "between steps"])
+def test_a_ctrl_c_keeps_the_last_whole_step_and_ends_in_the_same_bits(where, tmp_path, monkeypatch):
+    whole = resumable(None)
+    owner, name = (Trainer, "step") if where == "in a step" else (Shuffled, "__iter__")
+    before, calls = getattr(owner, name), []
+
+    def step(self, rows):
+        before(self, rows)
+        calls.append(1)
+        if len(calls) == 13:  # the first of the two dictionaries, in step 7
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def serve(self):
+        for number, rows in enumerate(before(self)):
+            if number == 7:
+                raise KeyboardInterrupt
+            yield rows
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, step if where == "in a step" else serve)
+        with pytest.raises(KeyboardInterrupt):
+            resumable(tmp_path / "a")
+    state = json.loads((tmp_path / "a.training" / "state.json").read_text())
+    assert state["step"] == state["order"]["step"] == 7
+    resumed = resumable(tmp_path / "a")
+    assert all(same(resumed.dictionaries[name], dictionary) for name, dictionary in whole.dictionaries.items())
 
 
 def test_another_training_is_not_resumed(tmp_path):

@@ -115,6 +115,20 @@ def test_a_limit_stops_the_reading(word_model):
     assert len(corpus) == 7
 
 
+@pytest.mark.parametrize("limit", [None, 3])
+def test_a_split_gives_every_row_to_one_part(word_model, limit):
+    whole = Corpus.of(TEXTS, word_model(WORDS), length=4, rows=limit)
+    learn, held = whole.split(2)
+    assert rows_of(learn) + rows_of(held) == rows_of(whole)
+    assert (len(learn), len(held)) == (2, len(whole) - 2)
+    assert len({learn.fingerprint, held.fingerprint, whole.fingerprint}) == 3
+    first, second = held.split(1) if limit is None else (held, None)
+    assert rows_of(first) == rows_of(whole)[2:3]
+    assert second is None or rows_of(second) == rows_of(whole)[3:]
+    with pytest.raises(BadInput, match="cannot be split after 0 rows"):
+        whole.split(0)
+
+
 def test_memory_holds_a_few_documents_only(word_model, tmp_path):
     """Reading the first row of a long file reads the first part of it only."""
     path = tmp_path / "long.jsonl"

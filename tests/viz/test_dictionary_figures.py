@@ -25,10 +25,8 @@ from digsite.dictionaries import (
     initialise,
     match,
     sae,
-    train,
 )
 from digsite.models.tokens import grid
-from digsite.store import Held
 from digsite.viz import Dot, Pile, density_figure, histogram, loss_figure, scatter
 
 MADE = {"provenance": record("digsite.some_method(model, task)", model="toy"), "cost": Cost()}
@@ -146,18 +144,6 @@ def test_heads_probes_jacobians_and_differences_find_their_figure():
         assert "digsite.some_method(model, task)" in figure.svg()
     diff = results[3].figure().data.group_by("kind").agg(pl.col("latents").sum())
     assert dict(diff.iter_rows()) == {"new": 2, "shared": 2, "exclusive by norm only": 1}
-
-
-def test_training_shows_what_is_unexplained_and_dead():
-    drawn = torch.Generator().manual_seed(0)
-    source = Held({SITE: torch.randn(2000, 16, generator=drawn)})
-    few = train(source, {f"k={k}": sae({SITE: 16}, 32, TopK(k=k)) for k in (2, 4)}, batch=50, rows=2000)
-    figure = few.figure()
-    assert sound(figure)
-    curve = few.curves.filter(dictionary="k=2")["fvu"]
-    line = figure.data.filter(line="k=2: unexplained")["value"]
-    assert len(line) == 12 and abs(float(line.mean()) - float(curve.mean())) < 0.02  # type: ignore[arg-type]
-    assert set(figure.data["line"]) == {f"k={k}: {what}" for k in (2, 4) for what in ("unexplained", "dead")}
 
 
 def test_nothing_to_show_is_said():

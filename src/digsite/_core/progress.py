@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Generator, Iterable, Sized
+from collections.abc import Generator, Iterable, Iterator, Sized
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
@@ -14,7 +15,7 @@ T = TypeVar("T")
 
 _PATIENCE = 2.0
 """Seconds of work after which a bar appears."""
-_SHOWN: ContextVar[bool] = ContextVar("a bar is shown", default=False)
+_SHOWN: ContextVar[bool] = ContextVar("a bar, or something in its place, is shown", default=False)
 
 
 class _Rate(ProgressColumn):
@@ -55,3 +56,13 @@ def track(iterable: Iterable[T], description: str, total: int | None = None) -> 
     finally:
         _SHOWN.reset(token)
         bar.stop()
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Shows no bars inside: something else shows how far the work is."""
+    token = _SHOWN.set(True)
+    try:
+        yield
+    finally:
+        _SHOWN.reset(token)

@@ -22,6 +22,8 @@ from digsite.cli.harvest import harvest
 from digsite.cli.investigate import investigate
 from digsite.cli.lens import lens
 from digsite.cli.patch import patch
+from digsite.cli.sae_judge import compare_, eval_
+from digsite.cli.sae_train import train
 from digsite.cli.scoreboard import scoreboard
 from digsite.cli.surgery import disable
 
@@ -47,8 +49,10 @@ app = App(
 )
 app.meta.suppress_keyboard_interrupt = False
 circuit.app.command(disable)
-methods = (investigate, lens, patch, generate, circuit.app, harvest, sae.app, scoreboard)
-for command in (*methods, task.app, model.app, toys.app):
+for command, name in ((train, "train"), (eval_, "eval"), (compare_, "compare")):
+    sae.app.command(command, name=name)
+about_models = (investigate, lens, patch, generate, circuit.app, harvest, sae.app)
+for command in (*about_models, scoreboard, task.app, model.app, toys.app):
     app.command(command)
 for place, name in enumerate(name for name in app if not name.startswith("-")):
     app[name].sort_key = place  # help shows them in the order above

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from digsite.cli.outputs import Json, answers, check_folder, facts, print_json, print_saved
+from digsite.cli.sae_stored import only
 
 if TYPE_CHECKING:
     from digsite.dictionaries import Dictionary
 
-app = App(name="sae", help="Sparse dictionaries (SAEs, transcoders, cross-layer ones): import, export.")
+app = App(name="sae", help="Sparse dictionaries (SAEs, transcoders, …): train, eval, compare, import, export.")
 
 Reading = Literal[
     "digsite",
@@ -58,7 +59,7 @@ def take(
 
 @app.command
 def export(
-    dictionary: Annotated[Path, Parameter(help="A folder that digsite saved, or one of another library.")],
+    dictionary: Annotated[Path, Parameter(help="A folder of `sae train`, of one dictionary, or of another library.")],
     /,
     *,
     format: Literal["digsite", "saelens", "circuit-tracer"],
@@ -71,9 +72,9 @@ def export(
         format: Whose reader it is for.
         out: The folder for it; an older dictionary of that format there is replaced.
     """
-    from digsite.dictionaries import read_dictionary, write_dictionary
+    from digsite.dictionaries import write_dictionary
 
-    found = read_dictionary(dictionary)
+    found = only(dictionary)[1]
     write_dictionary(found, out, format)
     _show(found, {"folder": str(out)}, json=json)
 

@@ -44,6 +44,8 @@ from digsite.dictionaries.heads import head_shares as head_shares
 from digsite.dictionaries.initial import initialise as initialise
 from digsite.dictionaries.jacobians import JacobianFaithfulness as JacobianFaithfulness
 from digsite.dictionaries.jacobians import jacobian_faithfulness as jacobian_faithfulness
+from digsite.dictionaries.planning import TrainingPlan as TrainingPlan
+from digsite.dictionaries.planning import plan_training as plan_training
 from digsite.dictionaries.probing import Labelled as Labelled
 from digsite.dictionaries.probing import SparseProbing as SparseProbing
 from digsite.dictionaries.probing import sparse_probing as sparse_probing
@@ -51,6 +53,7 @@ from digsite.dictionaries.probing import task_rows as task_rows
 from digsite.dictionaries.recipes import RECIPES as RECIPES
 from digsite.dictionaries.recipes import Recipe as Recipe
 from digsite.dictionaries.recipes import Term as Term
+from digsite.dictionaries.retraining import retrain_like as retrain_like
 from digsite.dictionaries.splice import splice as splice
 from digsite.dictionaries.trainer import Trainer as Trainer
 from digsite.dictionaries.training import TrainedDictionaries as TrainedDictionaries

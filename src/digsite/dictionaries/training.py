@@ -4,8 +4,8 @@
 2. Rows come in a shuffled order, each of an epoch exactly once; every dictionary takes a step on the same batch.
 3. About a hundred times a run metrics are read, told to callbacks and kept as curves; a loss that is not finite stops
    the run there, before anything is written.
-4. Now and then the state is written: dictionaries, optimisers, counters, the place in the order. A run that was killed
-   goes on from there, and ends in the same numbers, bit for bit.
+4. Now and then, and on Ctrl-C, the state is written: dictionaries, optimisers, counters, the place in the order. A run
+   that was stopped goes on from there, and ends in the same numbers, bit for bit.
 """
 
 import shutil
@@ -20,6 +20,7 @@ import torch
 
 from digsite._core.cost import measure
 from digsite._core.errors import BadInput, LoadError, explain
+from digsite._core.interrupts import uninterrupted
 from digsite._core.progress import track
 from digsite._core.provenance import record
 from digsite._core.version import __version__
@@ -153,14 +154,13 @@ def train(
     """
     pairs = _pairs(dictionaries, recipe)
     place = None if folder is None else Path(folder)
-    if place is not None and (place / "result.json").exists():
-        do = "read it with TrainedDictionaries.load, or choose another place"
-        raise BadInput(explain(f"A finished training lies in {place}", do=do))
+    if place is not None:
+        refuse_finished(place)
     batch = min(batch, source.rows)
     wanted = source.rows if rows is None else rows
     buffer = max(batch, min(_BUFFER, source.rows)) if buffer is None else buffer
     order = Shuffled(source, batch=batch, buffer=buffer, seed=seed, epochs=-(-wanted // source.rows))
-    steps = _steps(wanted, source.rows, batch)
+    steps = steps_of(wanted, source.rows, batch)
     for dictionary, own in pairs.values():
         prepare(dictionary, own, source, seed=seed)  # 1.
     trainers = {
@@ -192,8 +192,22 @@ def train(
     result = _holding(result, done)
     if place is not None:
         result.save(place)
-        shutil.rmtree(_state_of(place), ignore_errors=True)
+        shutil.rmtree(state_of(place), ignore_errors=True)
     return result
+
+
+def refuse_finished(place: Path) -> None:
+    """Raises where a training was finished already.
+
+    Args:
+        place: The folder of a result.
+
+    Raises:
+        BadInput: It holds one.
+    """
+    if (place / "result.json").exists():
+        do = "read it with TrainedDictionaries.load, or choose another place"
+        raise BadInput(explain(f"A finished training lies in {place}", do=do))
 
 
 class _Run:
@@ -209,7 +223,7 @@ class _Run:
         save_seconds: float,
     ):
         self.trainers, self.order, self.settings, self.callbacks = trainers, order, settings, callbacks
-        self.state, self.save_seconds = None if place is None else _state_of(place), save_seconds
+        self.state, self.save_seconds = None if place is None else state_of(place), save_seconds
         self.done, self.seconds, self._before = 0, 0.0, 0.0
         self.told: list[dict[str, Any]] = []
         found = None if self.state is None else checkpoint.read(self.state, trainers, settings)
@@ -219,6 +233,7 @@ class _Run:
             order.resume(found.order)
         self._saved = self._begun = time.perf_counter()
         self._first = self.order.served
+        self._where = order.state()
 
     @property
     def curves(self) -> pl.DataFrame:
@@ -228,14 +243,23 @@ class _Run:
     def to_the_end(self, steps: int, wanted: int) -> None:
         """All steps that are left."""
         every = max(1, steps // _POINTS)
-        for rows in track(self._rows(wanted), "training", total=steps - self.done):
-            for trainer in self.trainers.values():
-                trainer.step(rows.to(trainer.pressure.device, torch.float32))
-            self.done += 1
-            self.seconds = self._before + time.perf_counter() - self._begun
-            if self.done % every == 0 or self.done == steps:
-                self._tell(wanted)  # 3.
-                self._keep()  # 4.
+        try:
+            for rows in track(self._rows(wanted), "training", total=steps - self.done):
+                with uninterrupted():
+                    self._step(rows)
+                if self.done % every == 0 or self.done == steps:
+                    self._tell(wanted)  # 3.
+                    if time.perf_counter() - self._saved >= self.save_seconds:
+                        self._keep()  # 4.
+        except KeyboardInterrupt:
+            self._keep()
+            raise
+
+    def _step(self, rows: Rows) -> None:
+        for trainer in self.trainers.values():
+            trainer.step(rows.to(trainer.pressure.device, torch.float32))
+        self.done, self._where = self.done + 1, self.order.state()
+        self.seconds = self._before + time.perf_counter() - self._begun
 
     def _rows(self, wanted: int) -> Iterator[Rows]:
         for rows in self.order:  # 2.
@@ -265,14 +289,13 @@ class _Run:
             callback(self.done, told)
 
     def _keep(self) -> None:
-        now = time.perf_counter()
-        if self.state is None or now - self._saved < self.save_seconds:
+        if self.state is None or not self.done:
             return
         progress = checkpoint.Progress(
-            settings=self.settings, order=self.order.state(), step=self.done, seconds=self.seconds, curves=self.curves
+            settings=self.settings, order=self._where, step=self.done, seconds=self.seconds, curves=self.curves
         )
         checkpoint.write(self.state, self.trainers, progress)
-        self._saved = now
+        self._saved = time.perf_counter()
 
 
 # -- small parts ---------------------------------------------------------------------------------------------------
@@ -286,13 +309,24 @@ def _pairs(dictionaries: Wanted, recipe: Recipe) -> dict[str, tuple[Dictionary, 
     return {name: one if isinstance(one, tuple) else (one, recipe) for name, one in dictionaries.items()}
 
 
-def _steps(wanted: int, rows: int, batch: int) -> int:
-    """Batches until so many rows are served; the last batch of an epoch may be smaller."""
+def steps_of(wanted: int, rows: int, batch: int) -> int:
+    """Batches until so many rows are served; the last batch of an epoch may be smaller.
+
+    Args:
+        wanted: Rows to serve.
+        rows: Rows of an epoch.
+        batch: Rows of a batch.
+    """
     epochs, rest = divmod(wanted, rows)
     return epochs * -(-rows // batch) + -(-rest // batch)
 
 
-def _state_of(place: Path) -> Path:
+def state_of(place: Path) -> Path:
+    """Where the state of an unfinished training is.
+
+    Args:
+        place: Where its result will be.
+    """
     return place.with_name(f"{place.name}.training")
 
 

@@ -8,6 +8,7 @@ from digsite.store.latents import Latents as Latents
 from digsite.store.live import LiveSource as LiveSource
 from digsite.store.planning import HarvestPlan as HarvestPlan
 from digsite.store.planning import plan_harvest as plan_harvest
+from digsite.store.remembered import Remembered as Remembered
 from digsite.store.rows import Rows as Rows
 from digsite.store.rows import Source as Source
 from digsite.store.rows import Statistics as Statistics

@@ -13,7 +13,7 @@ import hashlib
 import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -66,6 +66,7 @@ class Corpus:
         limit: The most rows given; None gives all.
         tokenizer: Makes the tokens.
         documents: Starts the stream of texts anew.
+        first: Rows at the beginning that are passed over.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Corpus:
     limit: int | None
     tokenizer: Any
     documents: Callable[[], Iterable[str]]
+    first: int = 0
 
     @classmethod
     def read(
@@ -174,6 +176,21 @@ class Corpus:
             raise BadInput(explain(f"rows={rows} is no number of rows", possible="1 or more, or None for all"))
         return cls(name, length, packed, rows, model.tokenizer, documents)
 
+    def split(self, rows: int) -> tuple["Corpus", "Corpus"]:
+        """The first rows, and those that follow them: what is learned from, and what is held out.
+
+        Args:
+            rows: How many the first part has, if there are as many.
+
+        Raises:
+            BadInput: Less than one.
+        """
+        if rows < 1 or (self.limit is not None and rows >= self.limit):
+            possible = f"1 to {self.limit - 1}" if self.limit else "1 or more"
+            raise BadInput(explain(f"A corpus cannot be split after {rows} rows", possible=possible))
+        left = None if self.limit is None else self.limit - rows
+        return replace(self, limit=rows), replace(self, first=self.first + rows, limit=left)
+
     # -- reading ---------------------------------------------------------------------------------------------------
     def batches(self, batch_size: int) -> Iterator[Tokens]:
         """The rows in order, `batch_size` at a time, padded on the right where they differ.
@@ -237,7 +254,7 @@ class Corpus:
 
     def _rows(self, found: Census) -> Iterator[list[int]]:
         rows = self._packed_rows(found) if self.packed else self._document_rows(found)
-        return islice(rows, self.limit)
+        return islice(rows, self.first, None if self.limit is None else self.first + self.limit)
 
     def _document_rows(self, found: Census) -> Iterator[list[int]]:
         for ids in self._tokenised(found, special=True):

@@ -33,5 +33,6 @@ from digsite.viz.tokens import TokenPair as TokenPair
 from digsite.viz.tokens import token_rows as token_rows
 from digsite.viz.tokens import token_text as token_text
 from digsite.viz.toys import findings_figure as findings_figure
+from digsite.viz.training_curves import training_figure as training_figure
 from digsite.viz.wiring import Wire as Wire
 from digsite.viz.wiring import wiring as wiring

@@ -14,7 +14,6 @@ from digsite.dictionaries.geometry import DictionaryMatch, Geometry
 from digsite.dictionaries.heads import HeadShares
 from digsite.dictionaries.jacobians import JacobianFaithfulness
 from digsite.dictionaries.probing import SparseProbing
-from digsite.dictionaries.training import TrainedDictionaries
 from digsite.viz.axes import Axis
 from digsite.viz.estimate import Estimate
 from digsite.viz.figure import Figure
@@ -26,8 +25,6 @@ from digsite.viz.strips import Strip, strips
 
 TOO_FAR = 1.25
 """What leaves more than this unexplained would squeeze the others into a corner; it is named instead."""
-POINTS = 12
-"""Points of a training curve that are drawn."""
 SELDOM = -5
 """Densities below ten to this power are drawn there."""
 
@@ -54,31 +51,6 @@ def evaluation_figure(result: DictionaryEvaluation) -> Figure:
         title="Fraction of variance unexplained (FVU), each point a sequence",
         unit="fraction",
         caption=f"{result.verdict}.{left_out}",
-        code=result.provenance.made_by,
-    )
-
-
-@draws(TrainedDictionaries)
-def training_figure(result: TrainedDictionaries) -> Figure:
-    """How training went: what is left unexplained in colour, latents that stopped firing in grey."""
-    points = sorted(set(result.curves["rows"].to_list()))
-    chunks = np.array_split(np.array(points), min(POINTS, len(points)))
-    series = []
-    for name in result.names:
-        curve = result.curves.filter(dictionary=name)
-        rows = curve["rows"].to_numpy()
-        for column, is_control in (("fvu", False), ("dead", True)):
-            values = curve[column].to_numpy()
-            means = np.array([values[np.isin(rows, chunk)].mean() for chunk in chunks])
-            called = {"fvu": "unexplained", "dead": "dead"}[column]
-            series.append(Line(f"{name}: {called}" if len(result.names) > 1 else called, means, is_control=is_control))
-    return lines(
-        series,
-        title="Training: variance unexplained, and dead latents",
-        along=Axis("rows", tuple(str(int(chunk[-1])) for chunk in chunks)),
-        unit="fraction",
-        bounds=(0.0, 1.0),
-        caption=f"{result.verdict}. Each point is the mean of a stretch of training; the rows are those trained on.",
         code=result.provenance.made_by,
     )
 
