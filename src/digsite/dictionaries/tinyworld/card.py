@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from digsite.dictionaries.dictionary import Dictionary
-from digsite.dictionaries.evaluation import DICTIONARY, DictionaryEvaluation
+from digsite.dictionaries.evaluation import DICTIONARY, RANDOM, WITHOUT, DictionaryEvaluation
 from digsite.dictionaries.splice import encoded, rows_in, rows_of
 from digsite.models import Model
 
@@ -130,7 +130,6 @@ def card(
         cpu_seconds: Processor time of all threads.
     """
     head = "| dictionary | L0 | FVU | interval | recovered | of mean ablation | KL | never fire | single |"
-    lost = [f"{name} by {' and '.join(one.beaten_by)}" for name, one in judged.items() if one.beaten_by]
     told = {name: value for name, value in settings.items() if name not in ("seed", "judged")}
     said = ", ".join(f"{name} {value:,}" for name, value in told.items()).capitalize()
     said += (
@@ -138,23 +137,20 @@ def card(
         f"of other seeds. Processor time, this card included: {cpu_seconds / 60:.0f} minutes; torch "
         f"{torch.__version__}, transformers {transformers.__version__}."
     )
+    fvu = {name: dict(zip(one.judged, one.fvu().tolist(), strict=True)) for name, one in judged.items()}
+    recovered = {
+        name: dict(zip(one.judged, one.recovered()[:, 0].tolist(), strict=True)) for name, one in judged.items()
+    }
+    for shares in recovered.values():
+        shares.pop(RANDOM, None)
     return _TEXT.format(
         seed=settings["seed"],
         judged=settings["judged"],
         settings=fill(said, 120),
         table="\n".join([head, "|---" * 9 + "|", *(_row(name, one) for name, one in judged.items())]),
-        fvu=_beside({name: dict(zip(one.judged, one.fvu().tolist(), strict=True)) for name, one in judged.items()}),
-        recovered=_beside(
-            {
-                name: {
-                    what: share
-                    for what, share in zip(one.judged, one.recovered()[:, 0].tolist(), strict=True)
-                    if what != "random-weights model"
-                }
-                for name, one in judged.items()
-            }
-        ),
-        lost=fill(f"In FVU beaten: {'; '.join(lost)}." if lost else "No baseline explains as much variance.", 120),
+        fvu=_beside(fvu),
+        recovered=_beside(recovered),
+        lost=fill(f"{_lost('FVU', fvu, -1)} {_lost('loss recovered', recovered, 1)}", 120),
         fewest=_FEWEST,
         latents="\n\n".join(_latents(name, some) for name, some in shown.items()),
     )
@@ -167,6 +163,16 @@ def _row(name: str, one: DictionaryEvaluation) -> str:
         f"| {row['recovered']:.3f} | {row['over_mean']:.3f} | {row['kl']:.3f} | {row['dead']:.1%} "
         f"| {row['single_token']:.1%} |"
     )
+
+
+def _lost(what: str, each: Mapping[str, Mapping[str, float]], better: int) -> str:
+    """Which dictionaries a baseline equals or beats."""
+    found = []
+    for name, numbers in each.items():
+        others = {other: value for other, value in numbers.items() if other not in (DICTIONARY, WITHOUT)}
+        by = [other for other, value in others.items() if (value - numbers[DICTIONARY]) * better >= 0]
+        found += [f"{name} by {' and '.join(by)}"] if by else []
+    return f"In {what} beaten: {'; '.join(found)}." if found else f"In {what} no baseline is as good."
 
 
 def _beside(each: Mapping[str, Mapping[str, float]]) -> str:
@@ -193,4 +199,4 @@ def _marked(model: Model, ids: list[int], at: int) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
