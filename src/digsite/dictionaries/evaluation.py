@@ -426,11 +426,12 @@ def _same_columns(dictionary: Dictionary, twin: Dictionary) -> None:
 
 def _warnings(models: Models, dictionary: Dictionary) -> list[str]:
     """What the dictionary's record says against these models."""
-    made_for = dictionary.config.origin.get("weights")
-    here = {one.fingerprint for one in models.values()}
-    if isinstance(made_for, str) and made_for not in here:
-        return [f"it was trained on other weights ({made_for}) than those it is judged on"]
-    return []
+    found = []
+    for name, model in models.items():
+        made_for = dictionary.config.origin.get(f"{name}:weights" if name else "weights")
+        if isinstance(made_for, str) and made_for != model.fingerprint:
+            found.append(f"it was trained on other weights ({made_for}) than those it is judged on")
+    return found
 
 
 def _called(dictionary: Dictionary) -> str:

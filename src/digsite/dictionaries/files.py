@@ -60,7 +60,7 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu", dtype: torch
         LoadError: There is no dictionary, it is of another version, or a tensor is missing, left over, or of another
             shape. Nothing in a folder is ever executed.
     """
-    folder = _builtin_path(str(folder)) if str(folder).startswith(BUILTIN) else Path(folder)
+    folder = builtin_path(str(folder)) if str(folder).startswith(BUILTIN) else Path(folder)
     if not (folder / _JSON).is_file():
         found = "a folder without dictionary.json" if folder.is_dir() else "no such folder"
         do = "Name a folder that save() wrote; digsite sae import reads those of other libraries"
@@ -89,7 +89,12 @@ def _builtin() -> dict[str, Path]:
     return {f"{BUILTIN}{path.parents[2].name}/{path.parent.name}": path.parent for path in found}
 
 
-def _builtin_path(name: str) -> Path:
+def builtin_path(name: str) -> Path:
+    """The folder of a built-in dictionary.
+
+    Raises:
+        LoadError: There is none of that name.
+    """
     there = _builtin()
     if name not in there:
         raise LoadError(explain(f"There is no built-in dictionary {name}", possible=sorted(there), near=name))
