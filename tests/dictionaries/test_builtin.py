@@ -93,7 +93,9 @@ def test_documents_are_the_worlds_and_those_left_out_are_not_there(model):
 def test_a_latent_is_shown_where_it_is_strongest(model):
     dictionary, some = load("digsite/tinyworld/sae-0"), texts(9, 30)
     (one,) = fires_on(model, dictionary, some, count=1)
-    before, token, after = re.fullmatch(r"(.*?) ?\[\[(.+?)\]\] ?(.*)", one.strongest, re.S).groups()
+    found = re.fullmatch(r"(.*?) ?\[\[(.+?)\]\] ?(.*)", one.strongest, re.S)
+    assert found is not None
+    before, token, after = found.groups()
     assert 0 < one.density < 1
     text = next(text for text in some if re.sub(r"\s", "", text) == re.sub(r"\s", "", before + token + after))
     tokens = model.tokens([text])
