@@ -231,7 +231,7 @@ def test_a_model_that_gives_nan_is_refused(text):
 
 def test_a_dictionary_of_other_weights_or_of_this_text_is_said_so(model, text):
     new = identity({SITE: 64})
-    origin = {"source weights": "0123456789abcdef", "source tokens": text.fingerprint}
+    origin = {"weights": "0123456789abcdef", "tokens": text.fingerprint}
     other = Dictionary(replace(new.config, origin=origin))
     other.load_state_dict(new.state_dict())
     result = evaluate(model, other, text, rows=8, baselines=False)

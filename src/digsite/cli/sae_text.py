@@ -85,4 +85,4 @@ def unseen(
     if not isinstance(sequences, int) or len(whole) <= sequences:
         return whole, None
     learned, rest = whole.split(sequences)
-    return (rest, learned) if learned.fingerprint == origin.get("source tokens") else (whole, None)
+    return (rest, learned) if learned.fingerprint == origin.get("tokens") else (whole, None)

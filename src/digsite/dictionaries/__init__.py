@@ -30,6 +30,7 @@ from digsite.dictionaries.families import jacobian_pair as jacobian_pair
 from digsite.dictionaries.families import molt as molt
 from digsite.dictionaries.families import sae as sae
 from digsite.dictionaries.families import transcoder as transcoder
+from digsite.dictionaries.files import builtin as builtin
 from digsite.dictionaries.files import load as load
 from digsite.dictionaries.files import save as save
 from digsite.dictionaries.frontier import Frontier as Frontier

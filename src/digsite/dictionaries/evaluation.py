@@ -397,10 +397,10 @@ def _warnings(models: Models, dictionary: Dictionary, corpus: Any) -> list[str]:
     """What the record of a dictionary's training says against these models and this text."""
     origin, found = dictionary.config.origin, []
     for name, model in models.items():
-        trained = origin.get(f"source {name}:weights" if name else "source weights")
+        trained = origin.get(f"{name}:weights" if name else "weights")
         if trained is not None and trained != model.fingerprint:
             found.append(f"it was trained on other weights ({trained}) than those of {model.name}")
-    if origin.get("source tokens") == corpus.fingerprint:
+    if origin.get("tokens") == corpus.fingerprint:
         found.append("it was trained on this very text")
     return found
 

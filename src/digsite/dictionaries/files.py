@@ -16,6 +16,7 @@ from digsite._core.files import whole_folder
 from digsite.dictionaries.config import DictionaryConfig
 from digsite.dictionaries.dictionary import Dictionary
 
+BUILTIN = "digsite/"
 _JSON, _TENSORS = "dictionary.json", "dictionary.safetensors"
 FORMAT = "digsite.dictionary/1"
 
@@ -51,7 +52,7 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu", dtype: torch
     """Read a dictionary that `save` wrote; ready to encode.
 
     Args:
-        folder: Where it was saved.
+        folder: Where it was saved, or "digsite/<model>/<name>" for one that comes with digsite (`builtin`).
         device: Where its numbers go.
         dtype: What they are held in.
 
@@ -59,7 +60,7 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu", dtype: torch
         LoadError: There is no dictionary, it is of another version, or a tensor is missing, left over, or of another
             shape. Nothing in a folder is ever executed.
     """
-    folder = Path(folder)
+    folder = builtin_path(str(folder)) if str(folder).startswith(BUILTIN) else Path(folder)
     if not (folder / _JSON).is_file():
         found = "a folder without dictionary.json" if folder.is_dir() else "no such folder"
         do = "Name a folder that save() wrote; digsite sae import reads those of other libraries"
@@ -76,6 +77,28 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu", dtype: torch
     return filled(
         Dictionary(DictionaryConfig.from_dict(plain, str(folder / _JSON))), tensors, str(folder), device, dtype
     )
+
+
+def builtin() -> list[str]:
+    """The dictionaries that come with digsite, by the names that `load` takes."""
+    return sorted(_builtin())
+
+
+def _builtin() -> dict[str, Path]:
+    found = Path(__file__).parent.glob(f"*/weights/*/{_JSON}")
+    return {f"{BUILTIN}{path.parents[2].name}/{path.parent.name}": path.parent for path in found}
+
+
+def builtin_path(name: str) -> Path:
+    """The folder of a built-in dictionary.
+
+    Raises:
+        LoadError: There is none of that name.
+    """
+    there = _builtin()
+    if name not in there:
+        raise LoadError(explain(f"There is no built-in dictionary {name}", possible=sorted(there), near=name))
+    return there[name]
 
 
 def filled(

@@ -332,7 +332,8 @@ def state_of(place: Path) -> Path:
 
 def _finished(trainer: Trainer, settings: Mapping[str, Any]) -> Dictionary:
     dictionary = trainer.dictionary.eval()
-    kept = {key: value for key, value in settings.items() if not key.startswith(("dictionary ", "recipe of "))}
+    own = (key for key in settings if not key.startswith(("dictionary ", "recipe of ")))
+    kept = {key.removeprefix("source "): settings[key] for key in own}
     origin = {**dictionary.config.origin, **kept, "recipe": trainer.recipe.name, "digsite": __version__}
     dictionary.config = replace(dictionary.config, origin=origin)
     return dictionary
