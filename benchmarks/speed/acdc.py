@@ -36,8 +36,8 @@ ROUNDS = 3
 
 @contextlib.contextmanager
 def whole_passes() -> Iterator[None]:
-    """Every pass of the edge-mux runs every layer and column, and every head reads a stream of its own."""
-    late, take, heard = mux.EdgeMux._pass, mux.EdgeMux._take, mux.Pass._heard
+    """Every pass of the edge-mux runs every component and column, and every head reads a stream of its own."""
+    late, take, heard = mux.EdgeMux._late, mux.EdgeMux._take, mux.Pass._heard
 
     def from_first_column(self: mux.EdgeMux, donor: mux.Written) -> None:
         take(self, donor)
@@ -46,12 +46,15 @@ def whole_passes() -> Iterator[None]:
     def every_reader(self: mux.Pass) -> Tensor:
         return torch.ones(len(self.mux.space.readers), dtype=torch.bool)
 
-    mux.EdgeMux._pass = lambda self, masks, layer: late(self, masks, 0)
+    def from_first_layer(self: mux.EdgeMux, masks: Tensor, stage: int) -> mux.Pass:
+        return mux.Pass(self, masks, layer=0, column=0)
+
+    mux.EdgeMux._late = from_first_layer
     mux.EdgeMux._take, mux.Pass._heard = from_first_column, every_reader
     try:
         yield
     finally:
-        mux.EdgeMux._pass, mux.EdgeMux._take, mux.Pass._heard = late, take, heard
+        mux.EdgeMux._late, mux.EdgeMux._take, mux.Pass._heard = late, take, heard
 
 
 def one_whole_pass(model: Model, task: Task, threshold: float, how: str) -> Circuit:

@@ -105,6 +105,36 @@ def test_any_mask_is_what_plain_runs_give(name):
         assert near(logits, brute(model, task, mask))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_late_pass_leaves_out_changes_nothing(name, monkeypatch):
+    """Circuits as a search meets them, together: whole below some reader, and few edges above it."""
+    model, task = loaded(name), paired_task(2)
+    mux = EdgeMux(model, task.clean, task.require_corrupt())
+    readers, generator = len(mux.space.readers), torch.Generator().manual_seed(1)
+    masks = (torch.rand(4, *mux.space.real.shape, generator=generator) < 0.85) & mux.space.real
+    for mask, start in zip(masks, (0, readers // 2 - 1, readers // 2, readers - 1), strict=True):
+        mask[:, :start] = False
+    whole = torch.stack([mux.graded(mask.double()) for mask in masks])
+    for alone in (1, 24):
+        monkeypatch.setattr("digsite.circuits.mux.ALONE", alone)
+        assert near(logits_of(mux, masks), whole)
+
+
+def test_a_late_pass_runs_only_what_is_changed_and_heard():
+    """Everything from the second layer on is cut, but what its heads write."""
+    model, task = loaded("llama"), paired_task(2)
+    mux, ran = EdgeMux(model, task.clean, task.require_corrupt()), []
+    space = mux.space
+    mask = space.real.clone()
+    mask[:, : space.readers.index("layers.1.attn.q_in[0]")] = False
+    mask[[space.writers.index(f"layers.1.attn.result[{head}]") for head in range(model.n_heads)]] = False
+    for block in model.anatomy.blocks:
+        for name, module in (("attn", block.parts["o"]), ("mlp", block.parts["down"])):
+            module.register_forward_hook(lambda *_, branch=(block.index, name): ran.append(branch))
+    list(mux(mask[None]))
+    assert ran == [(1, "attn")]
+
+
 def test_post_norm_heads_are_patched_by_the_norms_own_linear_map():
     """Gemma 2: attention passes a norm before the stream. All heads together are attention."""
     model, task = loaded("gemma2"), paired_task(2)

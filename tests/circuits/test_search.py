@@ -35,10 +35,19 @@ def trained():
 @pytest.mark.parametrize("threshold", [0.003, 0.03])
 def test_acdc_with_speculation_is_acdc_without(trained, how, threshold):
     model, task = trained
-    fast, slow = (acdc(model, task, threshold, how=how, window=window) for window in (64, 1))
+    slow, *fast = (acdc(model, task, threshold, how=how, window=window) for window in (1, 5, 64))
+    assert 0 < len(slow) < len(slow.space)
+    for one in fast:
+        assert torch.equal(one.kept, slow.kept)
+    assert fast[1].cost.forwards < fast[0].cost.forwards < slow.cost.forwards / 2
+
+
+def test_acdc_guesses_about_any_metric_and_several_batches(trained):
+    model, task = trained
+    slow, fast = (acdc(model, task, 0.05, metric="logit_diff", window=window, batch=3) for window in (1, 64))
     assert torch.equal(fast.kept, slow.kept)
     assert 0 < len(fast) < len(fast.space)
-    assert fast.cost.forwards < slow.cost.forwards
+    assert fast.cost.forwards * 4 < slow.cost.forwards
 
 
 def test_acdc_is_the_algorithm_as_published(trained):

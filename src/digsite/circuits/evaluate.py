@@ -25,7 +25,7 @@ from digsite.circuits.mux import EdgeMux
 from digsite.circuits.places import places
 from digsite.circuits.written import Outputs, Written, sites
 from digsite.graphs import Edge, EdgeSpace
-from digsite.models import Model
+from digsite.models import Model, Tokens
 from digsite.patching.places import lined_up
 from digsite.tasks import Task
 
@@ -51,6 +51,7 @@ class Cutter:
     Attributes:
         space: The edges.
         places: Names of the places.
+        whole: The logits before anything is cut.
         clean: The metric of the model as it is.
     """
 
@@ -80,14 +81,14 @@ class Cutter:
             if semantics == "edge":
                 self.muxes.append(EdgeMux(model, ends[1], ends[0], keep=task.keep, places=of))
             else:
-                donor = ends[1] if how == "corrupt" else _donor(model, part, how, seed)
-                self.muxes.append(EdgeMux(model, ends[0], donor, keep=task.keep, places=of))
+                self.muxes.append(EdgeMux(model, ends[0], _donor(model, part, how, seed), keep=task.keep, places=of))
         self.space: EdgeSpace = self.muxes[0].space
         self.places = places(task, at).names
         self.references = [
             mux.logits if semantics == "tree" else model.run(part.clean, logits=task.keep).logits
             for part, mux in zip(self.parts, self.muxes, strict=True)
         ]
+        self.whole = torch.cat([mux.logits for mux in self.muxes])
         self.clean = torch.cat([self._score(i, logits[None])[0] for i, logits in enumerate(self.references)])
 
     def __call__(self, kept: Bool[Tensor, "circuit *place writer reader"]) -> Float[Tensor, "circuit example"]:
@@ -104,6 +105,21 @@ class Cutter:
         masks = kept if self.semantics == "edge" else ~kept
         each = enumerate(zip(self.parts, self.muxes, strict=True))
         return torch.cat([mux.scored(masks, partial(self._score, i), len(part)) for i, (part, mux) in each], 1)
+
+    def logits(self, kept: Bool[Tensor, "circuit *place writer reader"]) -> Float[Tensor, "circuit row column vocab"]:
+        """The logits behind these scores, all of them at once."""
+        found = torch.stack([self.whole] * len(kept))
+        masks, first = kept if self.semantics == "edge" else ~kept, 0
+        for mux in self.muxes:
+            for which, logits in mux(masks):
+                found[which, first : first + len(mux.tokens)] = logits
+            first += len(mux.tokens)
+        return found
+
+    def score(self, logits: Float[Tensor, "circuit row column vocab"]) -> Float[Tensor, "circuit example"]:
+        """The metric of every example, from the logits of many circuits."""
+        parts = logits.split([len(mux.tokens) for mux in self.muxes], 1)
+        return torch.cat([self._score(i, part) for i, part in enumerate(parts)], 1)
 
     def _score(self, part: int, logits: Tensor) -> Tensor:
         reference = self.references[part] if self.metric == "kl" else None
@@ -176,12 +192,12 @@ def exhaustive(
     return subsets, cutter(kept)
 
 
-def _donor(model: Model, task: Task, how: str, seed: int) -> Written:
-    """What is written in the place of a cut edge, where it is not the row's own corrupt prompt."""
+def _donor(model: Model, task: Task, how: str, seed: int) -> Tokens | Written | None:
+    """What is written in the place of a cut edge."""
     tokens = task.require_corrupt()
+    if how in ("corrupt", "zero"):
+        return tokens if how == "corrupt" else None
     written = Outputs(model).of(model.run(tokens, read=sites(model), logits=None))
-    if how == "zero":
-        return written.map(lambda x: torch.zeros_like(x[:1]))
     if how == "resample":
         order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed))
         return written.rows(order)

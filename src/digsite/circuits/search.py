@@ -7,17 +7,19 @@
 3. Edges into a head or MLP from which nothing is kept any more are cut without a look.
 
 Speculation makes it fast and changes nothing in its result:
-4. Many candidates are tried in one pass. Each row cuts one more, on top of what is guessed of those before it: cut, if
-   nothing is known, else what was found when it was last tried.
+4. Many candidates are tried in one pass. Each row cuts one more, on top of what is guessed of those before it.
 5. The guesses are checked in order. Up to the first wrong one every row was the very circuit that the algorithm would
-   have tried there. The next pass starts behind it; the rows after it had one edge wrong, and make good guesses.
-6. Layers below the reader are taken from the clean run, for nothing is cut there yet.
+   have tried there. The next pass starts behind it. The rows after it had one edge wrong, but they say how each cut
+   changes the logits. If such changes add up, it follows which cuts stay: those are the guesses. The guess about an
+   edge that was never tried is that it stays cut; few of those are tried in one pass.
+6. What comes before the reader is taken from the clean run, for nothing is cut there yet; what the circuit does not
+   read any more is not run (`EdgeMux`).
 
 `minimise` is delta debugging (Zeller & Hildebrandt 2002): what is left is 1-minimal, that is, nothing in it can be left
 out by itself. It serves prompts, circuits and sets of features alike.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import TypeVar
@@ -31,17 +33,17 @@ from digsite._core.errors import BadInput, explain
 from digsite._core.progress import track
 from digsite.circuits.evaluate import BATCH, Cutter
 from digsite.circuits.judging import require_change, share_kept
+from digsite.circuits.mux import BYTES
 from digsite.circuits.places import asked
 from digsite.graphs import Circuit, EdgeSpace
 from digsite.graphs.circuit import circuit, prune, same_space
 from digsite.models import Model, made_by
 from digsite.tasks import Task
 
-WINDOW = 32
-"""How many candidates are tried in one pass."""
-FEWEST, GROWTH = 16, 2
-"""The next pass tries this many times the candidates that the last one settled, but so many at least: where guesses go
-wrong, fewer rows are run for nothing."""
+WINDOW, FRESH = 64, 16
+"""How many candidates are tried in one pass at most, and how many of them nothing is known about."""
+AHEAD = 8
+"""How many cuts at once are added up to make guesses."""
 
 Item = TypeVar("Item")
 
@@ -66,7 +68,7 @@ def acdc(
         how: What takes the place of a cut edge: "corrupt", "zero", "mean" or "resample".
         metric: "kl" measures damage as the divergence from the clean logits; another metric as its drop.
         window: How many candidates are tried in one pass at most; 1 is the algorithm as published, with the same
-            result. Fewer save work that wrong guesses waste, more save passes.
+            result.
         batch: Examples in one pass.
         seed: For "resample".
 
@@ -106,14 +108,15 @@ class _Search:
 
     Attributes:
         kept: What is left so far: every decision up to `done` is in it.
+        logits: What that gives.
         damage: What that does to the behaviour.
         done: How far the search has come in the order.
-        cut: Guesses: whether the edge at a place of the order was cut when it was last tried.
-        next: How many candidates the next pass tries.
+        effects: How the logits changed when the edge at a place of the order was last cut.
+        window: How many candidates a pass tries at most; fewer where their logits are large.
     """
 
     def __init__(self, cutter: Cutter, threshold: float, window: int):
-        self.cutter, self.threshold, self.window = cutter, threshold, window
+        self.cutter, self.threshold = cutter, threshold
         self.space: EdgeSpace = cutter.space
         self.inputs = self.space.inputs
         self.order = [
@@ -121,9 +124,10 @@ class _Search:
             for reader in reversed(range(len(self.space.readers)))
             for writer in reversed(range(self.space.before[reader]))
         ]
-        self.kept, self.damage, self.done = self.space.real.clone(), 0.0, 0
-        self.cut: dict[int, bool] = {}
-        self.next = window
+        self.kept, self.logits, self.done = self.space.real.clone(), cutter.whole, 0
+        self.damage = self._damages(self.logits[None])[0]
+        self.effects: dict[int, Tensor] = {}
+        self.window = max(1, min(window, BYTES // self.logits.nbytes))
 
     def run(self) -> Bool[Tensor, "writer reader"]:
         """The edges that are left."""
@@ -137,52 +141,74 @@ class _Search:
 
     def _step(self) -> None:
         """Tries some candidates in one pass, and goes as far as the guesses were right."""
-        circuits, places, after, end = self._window()
-        guesses = [self.cut.get(place, True) for place in places]
-        right, before = len(places), self.damage
-        for i, (place, guess, damage) in enumerate(zip(places, guesses, self._damage(circuits), strict=True)):
-            self.cut[place] = damage - before < self.threshold
-            if i <= right and self.cut[place]:
-                self.damage = damage
-            if i < right and self.cut[place] != guess:
-                right, end = i, place + 1
-                after = circuits[i] if self.cut[place] else self._put_back(circuits[i], place)
-            before = damage if guess else before
-        self.kept, self.done, self.next = after, end, min(self.window, max(FEWEST, GROWTH * (right + 1)))
+        tries, after, end = self._window()
+        right = True
+        base, before = self.logits, self.damage  # of the circuit that a candidate is cut from
+        for (place, guess, without), (logits, damage) in zip(tries, self._tried(tries), strict=True):
+            cut = damage - before < self.threshold
+            self.effects[place] = logits - base
+            if guess:
+                base, before = logits, damage
+            if right and cut:
+                self.logits, self.damage = logits, damage
+            if right and cut != guess:
+                right, after, end = False, without, place + 1
+                after[self.order[place]] = not cut
+        self.kept, self.done = after, end
+        self.effects = {place: effect for place, effect in self.effects.items() if place >= end}
 
-    def _put_back(self, circuit: Tensor, place: int) -> Tensor:
-        circuit = circuit.clone()
-        circuit[self.order[place]] = True
-        return circuit
-
-    def _window(self) -> tuple[list[Tensor], list[int], Tensor, int]:
-        """Circuits with one more candidate cut each, the candidates' places, what is left if all guesses are right,
-        and where the window ends."""
-        circuits: list[Tensor] = []
-        places: list[int] = []
-        kept, place, last, used = self.kept.clone(), self.done, -1, False
-        while place < len(self.order) and len(circuits) < self.next:
+    def _window(self) -> tuple[list[tuple[int, bool, Tensor]], Tensor, int]:
+        """Some candidates: the place, whether the guess is that it stays cut, and the circuit with it cut; then what is
+        left if all guesses are right, and where the window ends."""
+        tries: list[tuple[int, bool, Tensor]] = []
+        guesses, kept = self._guesses(), self.kept.clone()
+        place, last, used, fresh = self.done, -1, False, 0
+        while place < len(self.order):
             writer, reader = self.order[place]
             if reader != last:  # whether it is used was settled when the readers after it were
                 last, used = reader, self._used(kept, reader)
+            if used:
+                fresh += place not in guesses
+                if len(tries) == self.window or fresh > FRESH:
+                    break
             kept[writer, reader] = False
             if used:
-                circuits.append(kept.clone())
-                places.append(place)
-                kept[writer, reader] = not self.cut.get(place, True)
+                guess = guesses.get(place, True)
+                tries.append((place, guess, kept.clone()))
+                kept[writer, reader] = not guess
             place += 1
-        return circuits, places, kept, place
+        return tries, kept, place
+
+    def _guesses(self) -> dict[int, bool]:
+        """Whether each edge that was tried before will stay cut, if what cuts do to the logits adds up."""
+        guesses, logits, damage = {}, self.logits, self.damage
+        places = sorted(self.effects)
+        while places:
+            ahead = logits + torch.stack([self.effects[place] for place in places[:AHEAD]]).cumsum(0)
+            damages = [damage, *self._damages(ahead)]
+            stays = [after - before < self.threshold for before, after in pairwise(damages)]
+            count = [*stays, False].index(False)  # cuts that stay, before the first that does not
+            if count:
+                logits, damage = ahead[count - 1], damages[count]
+            guesses |= dict(zip(places, stays[: count + 1], strict=False))
+            places = places[len(stays[: count + 1]) :]
+        return guesses
 
     def _used(self, kept: Tensor, reader: int) -> bool:
         """Whether the circuit goes on from the component that reads here."""
         owners = self.inputs[:, reader]
         return not bool(owners.any()) or bool(kept[owners].any())
 
-    def _damage(self, circuits: list[Tensor]) -> list[float]:
-        if not circuits:
-            return []
-        scores = self.cutter(torch.stack(circuits)).mean(1)
-        return (scores if self.cutter.metric == "kl" else self.cutter.clean.mean().cpu() - scores).tolist()
+    def _tried(self, tries: list[tuple[int, bool, Tensor]]) -> Iterator[tuple[Tensor, float]]:
+        """What each circuit gives, and its damage."""
+        if not tries:
+            return iter(())
+        logits = self.cutter.logits(torch.stack([without for _, _, without in tries]))
+        return zip(logits, self._damages(logits), strict=True)
+
+    def _damages(self, logits: Tensor) -> list[float]:
+        scores = self.cutter.score(logits).mean(1)
+        return (scores if self.cutter.metric == "kl" else self.cutter.clean.mean() - scores).tolist()
 
 
 def minimise(items: Sequence[Item], holds: Callable[[list[list[Item]]], Sequence[bool]]) -> list[Item]:

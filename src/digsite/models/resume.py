@@ -5,14 +5,17 @@ positions. So a sweep runs the unedited rows once, keeps every block's output an
 
 1. skips the blocks below L: block L-1 hands on the kept stream, the ones before it do nothing;
 2. runs the columns from p on, against the kept keys and values of the columns before;
-3. repeats each row once for each edit, so that many edits of one (L, p) share a pass.
+3. repeats each row once for each edit, so that many edits of one (L, p) share a pass;
+4. leaves out the attention and MLPs that its caller knows to be idle: they hand on what they gave, too;
+5. goes on with the last columns only, behind the last attention that runs, where idle ones are named.
 
 Positions are shared only where every layer has an ordinary, growing cache; else each pass runs all columns.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+import itertools
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -27,6 +30,9 @@ from digsite.models.model import Model
 from digsite.models.plan import Plan
 from digsite.models.tokens import Tokens
 
+Branch = tuple[int, str]
+"""A layer, and "attn" or "mlp"."""
+
 
 class Resumable:
     """One set of rows, run once, from which edited passes start late.
@@ -36,24 +42,36 @@ class Resumable:
         tokens: The rows.
         keep: How many of the last columns of the logits are wanted.
         also: Sites to record in the first pass.
+        branches: Whether attention and MLPs can be left out by themselves, for which what they gave is kept.
 
     Attributes:
         logits: Of the unedited rows, the last `keep` columns.
         run: The recorded sites of the unedited rows.
+        branches: The attention ("attn") and MLPs ("mlp") of layers that can be left out.
     """
 
-    def __init__(self, model: Model, tokens: Tokens, *, keep: int = 1, also: tuple[str, ...] = ()):
+    def __init__(
+        self, model: Model, tokens: Tokens, *, keep: int = 1, also: tuple[str, ...] = (), branches: bool = False
+    ):
         self.model, self.tokens, self.keep = model, tokens, keep
-        self._ends: list[Any] = [None] * model.n_layers
-        handles = [
-            block.module.register_forward_hook(_recorder(self._ends, block.index)) for block in model.anatomy.blocks
-        ]
+        self._gave: dict[nn.Module, Any] = {}
+        found = _branches(model) if branches else {}
+        modules = [block.module for block in model.anatomy.blocks] + list(itertools.chain(*found.values()))
+        handles = [module.register_forward_hook(self._record) for module in modules]
         try:
             self.run = model.run(tokens, read=also, logits=keep)
         finally:
             for handle in handles:
                 handle.remove()
         self.logits = self.run.logits
+        self.branches: dict[Branch, nn.Module] = {}
+        for name, (module, last) in found.items():
+            # Some return the stream with what they add to it (BLOOM): those must run.
+            if last in self._gave and torch.equal(_first(self._gave[module]), _first(self._gave.pop(last))):
+                self.branches[name] = module
+
+    def _record(self, module: nn.Module, args: tuple, output: Any) -> None:
+        self._gave[module] = output
 
     @cached_property
     def _cache(self) -> list[tuple[Tensor, Tensor]] | None:
@@ -78,7 +96,7 @@ class Resumable:
 
     @torch.no_grad()
     def edited(
-        self, edits: Sequence[Edit], *, layer: int, column: int, repeats: int
+        self, edits: Sequence[Edit], *, layer: int, column: int, repeats: int, idle: Collection[Branch] | None = None
     ) -> Float[Tensor, "batch columns vocab"]:
         """Logits (last `keep` columns) of rows repeated `repeats` times, each with edits of its own.
 
@@ -88,6 +106,8 @@ class Resumable:
             layer: The first layer that they change.
             column: The first column that they can change.
             repeats: How often each row is repeated.
+            idle: Some of `branches`: what they read is not changed, or nobody reads what they give. If it is not None,
+                only the last `keep` columns go on behind layer `last_meeting`, and edits there get no others.
         """
         start = self.start(column)
         rows = torch.arange(len(self.tokens)).repeat_interleave(repeats)
@@ -97,51 +117,100 @@ class Resumable:
         if start:
             cache = DynamicCache(config=self.model.hf.config)
             for index, (keys, values) in enumerate(self._cache or ()):
-                cache.update(keys[rows, :, :start], values[rows, :, :start], index)
+                # Where attention does not run, the cache only says how long it is.
+                some = rows[:1] if index < layer or (index, "attn") in (idle or ()) else rows
+                cache.update(keys[some, :, :start], values[some, :, :start], index)
             kwargs |= {self.model.cache_name: cache, "use_cache": True}
         elif "use_cache" in self.model.takes:
             kwargs["use_cache"] = False
         if "logits_to_keep" in self.model.takes:
             kwargs["logits_to_keep"] = self.keep
         count_forward(len(rows))
-        with self.model.instrumented(visit), self._skipping(layer, rows, start):
+        with self.model.instrumented(visit), self._skipping(layer, idle, rows, start):
             logits = self.model.hf(**kwargs).logits
         visit.finish()
         return logits[:, -self.keep :]
 
+    def last_meeting(self, layer: int, idle: Collection[Branch]) -> int:
+        """The last layer of a pass in which positions meet: where attention is not idle, or else what the first layer
+        that runs stands on."""
+        layers = range(layer, self.model.n_layers)
+        return max([later for later in layers if (later, "attn") not in idle], default=max(layer - 1, 0))
+
     @contextlib.contextmanager
-    def _skipping(self, layer: int, rows: Tensor, start: int) -> Iterator[None]:
-        """The blocks below `layer` replaced by what they gave."""
-        skipped = [block.module for block in self.model.anatomy.blocks[:layer]]
-        own = [module.__dict__.get("forward") for module in skipped]
-        for index, module in enumerate(skipped):
-            last = index == layer - 1
-            stream = _first(self._ends[index])[rows, start:] if last else None
-            module.__dict__["forward"] = _handing_on(stream, isinstance(self._ends[index], tuple))
+    def _skipping(self, layer: int, idle: Collection[Branch] | None, rows: Tensor, start: int) -> Iterator[None]:
+        """Blocks below `layer` and idle branches replaced by what they gave; of the others only the columns that are
+        needed."""
+        blocks = [block.module for block in self.model.anatomy.blocks]
+        last = len(blocks) if idle is None else self.last_meeting(layer, idle)
+        cut, fill = partial(_last, count=self.keep), partial(_filled, width=self.tokens.ids.shape[1] - start)
+        forwards: dict[nn.Module, Callable] = {}
+        for index, module in enumerate(blocks[:layer]):
+            on = (rows, start if index < last else -self.keep) if index == layer - 1 else None
+            forwards[module] = _handing_on(self._gave[module], on)
+        for index, name in idle or ():
+            module = self.branches[index, name]
+            forwards[module] = _handing_on(self._gave[module], (rows, start if index <= last else -self.keep))
+        mlp = self.branches.get((last, "mlp"))
+        if layer <= last and mlp is not None and mlp not in forwards and not self.model.anatomy.arch.parallel:
+            forwards[mlp] = _between(mlp.forward, cut, fill)
+        if last < len(blocks) - 1:
+            if layer <= last:
+                forwards[blocks[last]] = _between(blocks[last].forward, None, cut)
+            # Some models give the stream the shape of their input when it has left the last block.
+            forwards[blocks[-1]] = _between(blocks[-1].forward, None, fill)
+        own = {module: module.__dict__.get("forward") for module in forwards}
+        for module, forward in forwards.items():
+            module.__dict__["forward"] = forward
         try:
             yield
         finally:
-            for module, forward in zip(skipped, own, strict=True):
+            for module, forward in own.items():
                 if forward is None:
                     del module.__dict__["forward"]
                 else:
                     module.__dict__["forward"] = forward
 
 
-def _recorder(ends: list[Any], index: int) -> Any:
-    def hook(module: nn.Module, args: tuple, output: Any) -> None:
-        ends[index] = output
+def _branches(model: Model) -> dict[Branch, tuple[nn.Module, nn.Module]]:
+    """The attention and MLP of each layer, and what is last in them."""
+    found = {}
+    for block in model.anatomy.blocks:
+        for name, module, last in (("attn", block.attn, "o"), ("mlp", block.parts.get("mlp"), "down")):
+            if module is not None and last in block.parts:
+                found[block.index, name] = module, block.parts[last]
+    return found
 
-    return hook
+
+def _handing_on(gave: Any, on: tuple[Tensor, int] | None) -> Callable:
+    """A forward that gives some rows of what was given before, from a column on; or else what enters."""
+    kept = None if on is None else _first(gave)[on[0], on[1] :]
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        x = kept if kept is not None else args[0] if args else kwargs["hidden_states"]
+        return (x, None) if isinstance(gave, tuple) else x
+
+    return forward
+
+
+def _between(own: Callable, before: Callable | None, after: Callable) -> Callable:
+    """A forward with something done to the tensor that enters, and to the one that leaves."""
+
+    def forward(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        output = own(before(x) if before else x, *args, **kwargs)
+        return (after(output[0]), *output[1:]) if isinstance(output, tuple) else after(output)
+
+    return forward
+
+
+def _last(x: Tensor, *, count: int) -> Tensor:
+    return x[:, -count:]
+
+
+def _filled(x: Tensor, *, width: int) -> Tensor:
+    """0 in the columns that nothing computed."""
+    return nn.functional.pad(x, (0, 0, width - x.shape[1], 0))
 
 
 def _first(output: Any) -> Tensor:
     return output[0] if isinstance(output, tuple) else output
-
-
-def _handing_on(stream: Tensor | None, as_tuple: bool) -> Any:  # noqa: FBT001
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        x = stream if stream is not None else args[0] if args else kwargs["hidden_states"]
-        return (x, None) if as_tuple else x
-
-    return forward
