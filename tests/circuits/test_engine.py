@@ -10,8 +10,10 @@ from digsite.circuits import EdgeMux, eap, eap_ig, evaluate_circuit, exhaustive,
 from digsite.circuits.written import Outputs, sites
 from digsite.graphs import edge_space
 from paired import paired_task
+from slowly import slow_but
 
 NAMES = [*CONFIGS, *OTHERS]
+FEW = ("gpt2", "llama", "gemma2", "olmo2", "gpt_neox", "bloom", "mistral_sliding", "falcon", "mixtral")
 
 
 def near(a, b):
@@ -105,7 +107,7 @@ def test_any_mask_is_what_plain_runs_give(name):
         assert near(logits, brute(model, task, mask))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", slow_but(FEW, NAMES))
 def test_what_a_late_pass_leaves_out_changes_nothing(name, monkeypatch):
     """Circuits as a search meets them, together: whole below some reader, and few edges above it."""
     model, task = loaded(name), paired_task(2)
