@@ -9,7 +9,8 @@
 Nothing is read back from the device but the list of dead latents, where a term asks for it.
 
 The L0 that a recipe wishes is met by a *pressure*, a factor of all penalties. After each step it is multiplied by
-(L0 / wish)^g, the ratio limited to between 1/2 and 2, g = `_GAIN`; so it grows as long as too much fires.
+(L0 / wish)^g, the ratio limited to between 1/2 and 2; so it grows as long as too much fires. g is 0.01, and in runs of
+fewer than 1000 steps 10 / steps, at most 0.05, for otherwise they would end before the wish is met.
 """
 
 import math
@@ -30,7 +31,8 @@ from digsite.dictionaries.resampling import resample
 from digsite.dictionaries.sparsity import L0Step, TargetL0
 from digsite.store import Rows
 
-_GAIN = 0.01
+_SLOW, _FAST = 0.01, 0.05
+"""Bounds of g."""
 _LARGEST = 1e4
 """Bounds of the pressure: this and one over it."""
 _SLOWEST = 0.01
@@ -158,7 +160,8 @@ class Trainer:
                 _follow(block.own("threshold"), smallest, max(_SLOWEST, 1 / (self.done + 1)))
         if self.recipe.l0 is not None:
             ratio = (l0 / self.recipe.l0).clamp(0.5, 2)
-            self.pressure.mul_(ratio.pow(_GAIN)).clamp_(1 / _LARGEST, _LARGEST)
+            gain = min(_FAST, max(_SLOW, 10 / self.steps))
+            self.pressure.mul_(ratio.pow(gain)).clamp_(1 / _LARGEST, _LARGEST)
 
     def _over(self, here: Tensor, *, least: bool = False) -> Tensor:
         """The sum (or the least) of a number over all slices of the latents; there is one, unless in `parallel`."""
