@@ -144,7 +144,7 @@ def _trained(model: Model, learned: list[str], training: Training) -> Mapping[st
 def _written(drawn: np.random.Generator) -> Iterator[str]:
     words = tokenizer()
     for ids, _ in Author().documents(drawn, notes=LESSONS[-1].notes):
-        yield words.decode(ids[1:])  # its tokenizer puts the BOS there again, and knows the EOS
+        yield str(words.decode(ids[1:]))  # its tokenizer puts the BOS there again, and knows the EOS
 
 
 def _together(columns: list[dict[str, int]]) -> dict[str, int]:
