@@ -186,6 +186,7 @@ def test_on_a_linear_model_all_methods_agree_and_scores_sum_to_the_change():
         assert torch.allclose(into_logits, change, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_integrated_gradients_add_up_as_steps_grow():
     model, task = loaded("llama"), paired_task(3)
     gaps = []

@@ -22,7 +22,7 @@ def words(tmp_path):
 def test_text_becomes_a_store_and_sites_are_added(words, tmp_path):
     first = run(*words, "--site", "layers.*.mlp.out")
     assert first.code == 0, first.err
-    assert fits(first.out) and "layers.3.mlp.out" in first.out and "bytes a row" in first.err
+    assert fits(first.out.partition("store: ")[0]) and "layers.3.mlp.out" in first.out and "bytes a row" in first.err
     second = run(*words, "--site", "layers.1.resid_post", "--encoding", "int8", "--json")
     assert second.code == 0, second.err
     made = json.loads(second.out)

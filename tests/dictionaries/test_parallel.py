@@ -12,6 +12,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.skipif(not dist.is_available(), reason="this build of PyTorch has no torch.distributed")
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns():
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE.parents[1] / 'src'}{os.pathsep}{HERE}"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

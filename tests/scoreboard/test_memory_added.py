@@ -20,6 +20,7 @@ print(nothing.mb, some.mb)
 """
 
 
+@pytest.mark.slow
 def test_what_a_block_adds():
     # In a process of its own: one that has freed much takes what it needs from there.
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)

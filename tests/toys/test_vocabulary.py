@@ -38,6 +38,7 @@ def test_the_vocabulary_is_small_and_begins_with_the_special_tokens():
     assert list(words.values()) == list(range(len(words)))
 
 
+@pytest.mark.slow
 def test_every_word_of_the_vocabulary_can_be_said(made):
     author_said = set()
     for family in FAMILIES:

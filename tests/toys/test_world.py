@@ -39,6 +39,7 @@ def test_every_family_has_questions_to_train_and_questions_to_judge_by(name):
     assert not any(family.unseen(example) and family.trainable(example) for example in examples)
 
 
+@pytest.mark.slow
 def test_no_training_document_begins_with_a_held_out_prompt():
     author = Author()
     words = {index: piece for piece, index in author.words.items()}

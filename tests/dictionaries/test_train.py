@@ -110,7 +110,7 @@ def test_several_at_once_are_each_as_if_alone():
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, "tests")
-from dictionaries.test_training import resumable
+from dictionaries.test_train import resumable
 def stop(step, metrics):
     if step == 11:
         os.kill(os.getpid(), signal.SIGKILL)
