@@ -331,7 +331,11 @@ def _baselines(
     """Dictionaries down, what was judged beside them across."""
     found = [
         {"dictionary": name, "L0": float(one.to_frame().row(0, named=True)["l0"])}
-        | {what: value for what, value in zip(one.judged, number(one).tolist(), strict=True) if what != but}
+        | {
+            "itself" if what == "dictionary" else what: value
+            for what, value in zip(one.judged, number(one).tolist(), strict=True)
+            if what != but
+        }
         for name, one in judged.items()
         if len(one.judged) > 1
     ]
