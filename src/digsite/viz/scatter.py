@@ -1,10 +1,11 @@
 """Two numbers of several things against each other, each thing with its name and the interval of both numbers.
 
-What is claimed has a colour and a shape of its own; what it is compared with is grey. Names stand in a column at the
-right, each joined to its point, so that none lie on each other.
+What is claimed has a colour and a shape of its own, which those share whose names differ in a last number alone; what
+it is compared with is grey. Names stand in a column at the right, each joined to its point, and none lie on each other.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -21,7 +22,7 @@ from digsite.viz.lines import LOOKS
 from digsite.viz.numbers import number, span
 from digsite.viz.theme import LIGHT
 
-WIDTH, HEIGHT, LEAD = 330.0, 230.0, 30.0
+WIDTH, HEIGHT, LEAD, ROW = 330.0, 230.0, 30.0, 16.0
 WIDE = 8.0
 """From this ratio of the largest to the smallest on the scale across is logarithmic."""
 
@@ -84,26 +85,28 @@ def scatter(
     names = widest([dot.name for dot in shown])
     heading, top = title_lines(title, left + WIDTH)
     top += 24.0
-    foot = top + HEIGHT
+    tall = max(HEIGHT, ROW * len(shown))
+    foot = top + tall
     canvas = Canvas(left + WIDTH + LEAD + names, foot + 42)
     canvas.title(heading, top - 24)
     canvas.text(0, top - 16, upward, colour=LIGHT.soft)
-    plot = canvas.plot(left, top, WIDTH + LEAD, HEIGHT, x=(0, WIDTH + LEAD), y=(HEIGHT, 0))
+    plot = canvas.plot(left, top, WIDTH + LEAD, tall, x=(0, WIDTH + LEAD), y=(tall, 0))
     for step, label in zip(height.steps, height.labels, strict=True):
-        y = _y(height, step)
+        y = height.place(step, tall, -tall)
         plot.plot([0, WIDTH], [y] * 2, color=LIGHT.line, linewidth=1.6 if step == 0 else 0.9, zorder=0, clip_on=False)
         canvas.text(left - 10, top + y, label, colour=LIGHT.soft, across="right")
     for step, label in zip(width.steps, width.labels, strict=True):
         canvas.text(left + _x(width, step, by_log=by_log), foot + 14, label, colour=LIGHT.soft, across="center")
     canvas.text(left + WIDTH / 2, foot + 32, across, colour=LIGHT.soft, across="center")
-    looks = cycle(LOOKS)
-    wanted = [_y(height, dot.y) for dot in shown]
-    for dot, y, place in zip(shown, wanted, spread(wanted, 15.0, 0.0, HEIGHT), strict=True):
-        colour, shape = (LIGHT.null, "s") if dot.is_control else next(looks)
+    looks = dict(zip(dict.fromkeys(_kind(dot) for dot in shown if not dot.is_control), cycle(LOOKS), strict=False))
+    wanted = [height.place(dot.y, tall, -tall) for dot in shown]
+    for dot, y, place in zip(shown, wanted, spread(wanted, ROW - 1, 0.0, tall), strict=True):
+        colour, shape = (LIGHT.null, "s") if dot.is_control else looks[_kind(dot)]
         x, order = _x(width, dot.x, by_log=by_log), 2 if dot.is_control else 4
         plot.plot([x, WIDTH + 8, WIDTH + LEAD - 6], [y, place, place], color=LIGHT.line, linewidth=0.8, zorder=1)
         if math.isfinite(dot.low) and math.isfinite(dot.high):
-            plot.plot([x] * 2, [_y(height, dot.low), _y(height, dot.high)], color=colour, linewidth=2, zorder=order)
+            ends = [height.place(end, tall, -tall) for end in (dot.low, dot.high)]
+            plot.plot([x] * 2, ends, color=colour, linewidth=2, zorder=order)
         (point,) = plot.plot([x], [y], marker=shape, markersize=8, color=colour, zorder=order + 1, clip_on=False)
         point.set(markeredgecolor=LIGHT.card, markeredgewidth=1.2)
         canvas.mark(point, _hover(dot, across, upward, unit, n))
@@ -135,8 +138,8 @@ def _x(scale: Scale, value: float, *, by_log: bool) -> float:
     return WIDTH * math.log(value / scale.low) / math.log(scale.high / scale.low)
 
 
-def _y(scale: Scale, value: float) -> float:
-    return scale.place(value, HEIGHT, -HEIGHT)
+def _kind(dot: Dot) -> str:
+    return re.sub(r"[\s-]*\d+$", "", dot.name)
 
 
 def _hover(dot: Dot, across: str, upward: str, unit: str, n: int | None) -> str:
