@@ -47,7 +47,7 @@ def loaded(name, dtype=torch.float64):
     return model
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", slow_but(FEW, NAMES))
 def test_no_edge_is_the_clean_run_and_every_edge_the_corrupt_one(name):
     model, task = loaded(name, torch.float32), paired_task(3, lengths=(7, 5))
     mux = EdgeMux(model, task.clean, task.require_corrupt())
@@ -67,7 +67,7 @@ def test_what_writers_write_sums_to_the_stream(name):
     assert near(written, runs[0][last] - runs[1][last])
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in JUMPING])
+@pytest.mark.parametrize("name", slow_but(FEW, [name for name in NAMES if name not in JUMPING]))
 def test_a_score_is_what_the_first_bit_of_cutting_does(name):
     model, task = loaded(name), paired_task(3)
     found = eap(model, task)

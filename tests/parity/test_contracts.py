@@ -9,10 +9,12 @@ from digsite._core.errors import NoSuchSite, Unsupported
 from digsite.models._adapters.layouts import GROUPS
 from digsite.models.load import wrap
 from digsite.models.tokens import grid
+from slowly import slow_but
 
 EVERY = [*CONFIGS, *OTHERS, *UNKNOWN]
 HALF = [name for name in EVERY if name != "mamba"]  # transformers' own mamba does not run in bfloat16 on a CPU
 EPS = 1e-5
+FEW = ("gpt2", "llama", "gemma2", "olmo2", "gpt_neox", "bloom", "mistral_sliding", "falcon", "mixtral", "deepseek_v3")
 
 
 def wrapped(hf, attention="eager"):
@@ -89,7 +91,7 @@ def test_reading_and_writing_back_leave_every_logit(model, tokens):
     assert torch.equal(model.run(tokens, edits=single).logits, reference)
 
 
-@pytest.mark.parametrize("name", HALF)
+@pytest.mark.parametrize("name", slow_but(FEW, HALF))
 def test_reading_is_exact_in_bfloat16(name, rows):
     model = wrapped(tiny(name, torch.bfloat16))
     found = model.verify()
@@ -345,7 +347,7 @@ def test_a_batch_is_its_rows(model, tokens):
 
 
 # -- fused attention -----------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", slow_but(FEW, EVERY))
 def test_fused_attention_serves_all_but_scores_and_pattern(name, tokens):
     hf = tiny(name)
     if not hf._supports_sdpa or getattr(hf.config.get_text_config(), "attn_logit_softcapping", None):
