@@ -4,7 +4,7 @@
 runs of 10⁵ and more, a schedule here takes at most a tenth of a shorter run.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from digsite.dictionaries.activations import Activation, BatchTopK, Gated, JumpReLU, Relu, TopK
@@ -230,7 +230,8 @@ CROSSCODER = Recipe(
 Source: Minder et al. 2025, arXiv 2504.02922. With `L1()` instead it is that of Lindsey et al. 2024.
 """
 
-CLT = Recipe(
+CLT = replace(
+    JAN_2025,
     name="CLT",
     activation=JumpReLU(start=0.03, bandwidth=1.0, through=True),
     terms=(
@@ -238,11 +239,6 @@ CLT = Recipe(
         Term(loss=Tanh(c=1.0), coefficient=2.0, schedule=Schedule(rise=1.0)),
         Term(loss=PreAct(), coefficient=3e-6),
     ),
-    scale="sqrt_d",
-    start=Start(centre=False, firing=10_000),
-    rate=2e-4,
-    schedule=Schedule(fall=0.2),
-    logs=True,
 )
 """The recipe of January 2025 over all layers. A CLT of TopK latents is trained with `TRANSCODER`.
 
