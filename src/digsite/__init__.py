@@ -42,6 +42,7 @@ _ROOMS = {
     ],
     "digsite.graphs": ["Circuit"],
     "digsite.store": ["harvest", "Store"],
+    "digsite.directions": ["Direction", "Subspace"],
     "digsite.dictionaries": ["Dictionary"],
     "digsite.circuits": ["eap", "eap_ig", "relp", "acdc", "evaluate_circuit", "faithfulness"],
     "digsite.editing": ["disable"],
@@ -57,6 +58,7 @@ _ROOM_NAMES = (
     "patching",
     "graphs",
     "store",
+    "directions",
     "dictionaries",
     "circuits",
     "editing",
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
         artifacts,
         circuits,
         dictionaries,
+        directions,
         editing,
         graphs,
         lenses,
@@ -83,6 +86,7 @@ if TYPE_CHECKING:
     from digsite.artifacts import Result, load_result  # noqa: F401
     from digsite.circuits import acdc, eap, eap_ig, evaluate_circuit, faithfulness, relp  # noqa: F401
     from digsite.dictionaries import Dictionary  # noqa: F401
+    from digsite.directions import Direction, Subspace  # noqa: F401
     from digsite.editing import disable  # noqa: F401
     from digsite.graphs import Circuit  # noqa: F401
     from digsite.investigations import investigate  # noqa: F401

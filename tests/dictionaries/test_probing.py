@@ -10,8 +10,10 @@ from sklearn.metrics import roc_auc_score
 
 import digsite
 from digsite._core.errors import BadInput
+from digsite._core.ranking import auroc
 from digsite.dictionaries import Relu, clt, sae
-from digsite.dictionaries.probing import Labelled, SparseProbing, auroc, sparse_probing, task_rows
+from digsite.dictionaries.probing import SparseProbing, sparse_probing
+from digsite.directions import Labelled, task_rows
 from digsite.store import Rows
 
 SITE = "layers.0.resid_post"

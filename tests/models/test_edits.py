@@ -54,6 +54,10 @@ X = torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, -1.0, 0.0, 2.0]])
         (digsite.cap(SITE, torch.tensor([0.0, 0, 0, 2.0]), 3.0), [[1, 2, 3, 3], [0, -1, 0, 2]]),
         (digsite.cap(SITE, torch.tensor([0.0, -1.0, 0, 0]), 0.5), [[1, 2, 3, 4], [0, -0.5, 0, 2]]),
         (digsite.swap(SITE, [1, 0]), [[0, -1, 0, 2], [1, 2, 3, 4]]),
+        (digsite.swap(SITE, [1, 0], within=torch.eye(4)[1:2]), [[1, -1, 3, 4], [0, 2, 0, 2]]),
+        (digsite.scale(SITE, 3.0, within=2 * torch.eye(4)[[0, 3]]), [[3, 2, 3, 12], [0, -1, 0, 6]]),
+        (digsite.scale(SITE, 0.0, within=torch.tensor([[1.0, 1, 0, 0], [1, 0, 0, 0]])), [[0, 0, 3, 4], [0, 0, 0, 2]]),
+        (digsite.replace(SITE, torch.full((4,), 9.0), within=torch.eye(4)[2:3]), [[1, 2, 9, 4], [0, -1, 9, 2]]),
         (digsite.apply(SITE, lambda x: x.flip(-1)), [[4, 3, 2, 1], [2, 0, -1, 0]]),
     ],
 )
@@ -259,7 +263,7 @@ def test_values_of_a_wrong_shape_say_both_shapes(model, even):
         (digsite.add(SITE, torch.ones(5, 3, 4, 64)), r"value \(5, 3, 4, 64\), selected activation \(3, 4, 64\)"),
         (digsite.add(SITE, torch.ones(2, 64), at=1), r"value \(2, 64\), selected activation \(3, 64\)"),
         (digsite.cap(SITE, torch.ones(7), 1.0), r"value \(7,\)"),
-        (digsite.ablate(SITE, direction=torch.ones(7)), r"value \(7,\)"),
+        (digsite.ablate(SITE, direction=torch.ones(7)), r"vectors of 7 numbers, selected activation \(3, 4, 64\)"),
         (digsite.add("layers.0.attn.z[1]", torch.ones(64)), r"value \(64,\), selected activation \(3, 4, 16\)"),
         (digsite.apply(SITE, lambda x: x[..., :3]), r"Tensor \(3, 4, 3\) for \(3, 4, 64\)"),
         (digsite.apply(SITE, lambda x: None), "NoneType"),  # pyright: ignore[reportArgumentType]
@@ -293,6 +297,25 @@ def test_directions_without_length(model):
             make(torch.tensor([1.0, float("nan")]))
 
 
+def test_vectors_that_span_nothing_of_their_own(model):
+    with pytest.raises(BadInput, match="linearly independent"):
+        digsite.scale(SITE, 0.0, within=torch.tensor([[1.0, 2, 0, 0], [2, 4, 0, 0]]))
+    with pytest.raises(BadInput, match=r"(?s)\[basis, width\].*shape \(4,\)"):
+        digsite.scale(SITE, 0.0, within=torch.ones(4))
+
+
+def test_the_whole_space_as_subspace_is_the_plain_edit(model, even):
+    source = model.run(even[[1, 2, 0]], read=[SITE])
+    basis = torch.linalg.qr(torch.randn(64, 64, generator=torch.Generator().manual_seed(0)))[0]
+    for at in (None, -1, [0, 2]):
+        plain = model.run(even, edits=[digsite.patch(SITE, source, at=at)]).logits
+        within = model.run(even, edits=[digsite.patch(SITE, source, at=at, within=basis)]).logits
+        torch.testing.assert_close(plain, within, atol=1e-4, rtol=1e-4)
+    own = model.run(even, read=[SITE])
+    unchanged = model.run(even, edits=[digsite.patch(SITE, own, within=basis[:5])]).logits
+    assert torch.equal(unchanged, own.logits), "writing back what was read changes nothing, bit for bit"
+
+
 def test_wildcards_reach_every_site_they_match(model, even):
     edits = [digsite.ablate("layers.*.mlp.out")]
     run = model.run(even, read=["layers.*.mlp.out", "layers.*.resid_mid", "layers.*.resid_post"], edits=edits)
@@ -318,6 +341,7 @@ def test_a_plan_written_as_data_executes_identically(model, even):
         digsite.ablate("layers.2.mlp.act"),
         digsite.ablate(SITE, direction=torch.ones(64), at=-1),
         digsite.cap("layers.2.resid_pre", torch.ones(64), 0.3),
+        digsite.scale("layers.1.resid_pre", 2.0, within=torch.eye(64)[:3]),
         digsite.swap("layers.2.mlp.out", [1, 2, 0], at=range(2)),
         model.resolved(digsite.ablate("layers.2.attn.out", how="mean", over=even)),
     ]

@@ -47,10 +47,8 @@ from digsite.dictionaries.jacobians import JacobianFaithfulness as JacobianFaith
 from digsite.dictionaries.jacobians import jacobian_faithfulness as jacobian_faithfulness
 from digsite.dictionaries.planning import TrainingPlan as TrainingPlan
 from digsite.dictionaries.planning import plan_training as plan_training
-from digsite.dictionaries.probing import Labelled as Labelled
 from digsite.dictionaries.probing import SparseProbing as SparseProbing
 from digsite.dictionaries.probing import sparse_probing as sparse_probing
-from digsite.dictionaries.probing import task_rows as task_rows
 from digsite.dictionaries.recipes import RECIPES as RECIPES
 from digsite.dictionaries.recipes import Recipe as Recipe
 from digsite.dictionaries.recipes import Term as Term

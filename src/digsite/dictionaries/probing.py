@@ -16,7 +16,6 @@ import numpy as np
 import polars as pl
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.stats import rankdata
 from torch import Tensor
 
 from digsite._core.cost import measure
@@ -24,12 +23,12 @@ from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import require_finite, wilson_interval
 from digsite._core.progress import track
 from digsite._core.provenance import record
+from digsite._core.ranking import auroc, auroc_interval
 from digsite.artifacts import Result
 from digsite.dictionaries.dictionary import Dictionary
 from digsite.dictionaries.splice import encoded
-from digsite.models import Model
+from digsite.directions import Labelled
 from digsite.store import Latents, Rows
-from digsite.tasks import Task
 
 KS = (1, 2, 5, 16)
 """How many latents a sparse probe may read."""
@@ -37,23 +36,6 @@ PENALTIES = (0.01, 0.1, 1.0)
 """Inverse strengths of the dense probe's penalty; the best on thirds of the training side is taken."""
 FEWEST = 16
 """Examples of each label below which no probe is fitted."""
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Labelled:
-    """Activations with a label each.
-
-    Attributes:
-        name: What the label says.
-        rows: What the dictionary reads, one row an example.
-        labels: Yes or no.
-        groups: Examples of one number lie on one side of a split (the two prompts of a pair); None where each is alone.
-    """
-
-    name: str
-    rows: Rows
-    labels: Bool[Tensor, " example"]
-    groups: Int[Tensor, " example"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,51 +187,6 @@ def sparse_probing(
         provenance=record(f"digsite.dictionaries.sparse_probing(dictionary, labelled, ks={tuple(ks)})", seed=seed),
         cost=cost,
     )
-
-
-def task_rows(model: Model, task: Task, columns: Sequence[str], *, at: int = -1, batch: int = 32) -> Labelled:
-    """Activations of a task's prompts at one position, labelled by whether the prompt is the clean one.
-
-    Args:
-        model: The model.
-        task: Clean and corrupt prompts in pairs.
-        columns: The sites that are read.
-        at: The position.
-        batch: Prompts in one pass.
-
-    Raises:
-        BadInput: A task without corrupt prompts.
-    """
-    parts = []
-    for prompts in (task.clean, task.require_corrupt()):
-        run = model.run(prompts, read=columns, logits=None, at=at, batch_size=batch)
-        ids = prompts.ids[prompts.places(at).rows, prompts.places(at).columns]
-        parts.append(Rows({name: run[name].flatten(1) for name in columns}, ids=ids))
-    both = {name: torch.cat([part[name] for part in parts]) for name in columns}
-    ids = torch.cat([part.ids for part in parts if part.ids is not None])
-    return Labelled(
-        name=f"{task.name}: clean or corrupt",
-        rows=Rows(both, ids=ids),
-        labels=torch.arange(2 * len(task)) < len(task),
-        groups=torch.arange(len(task)).repeat(2),
-    )
-
-
-def auroc(scores: Float[np.ndarray, "*draw example"], labels: Bool[np.ndarray, "*draw example"]) -> np.ndarray:
-    """The probability that an example with the label scores higher than one without; ties count half."""
-    yes = labels.sum(-1)
-    ranks = (rankdata(scores, axis=-1) * labels).sum(-1)
-    return np.asarray((ranks - yes * (yes + 1) / 2) / (yes * (labels.shape[-1] - yes)))
-
-
-def auroc_interval(
-    scores: Float[np.ndarray, " example"], labels: Bool[np.ndarray, " example"], *, resamples: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """The 95 % bootstrap interval of an AUROC: examples of each label are drawn again."""
-    generator, sides = np.random.default_rng(seed), (np.flatnonzero(labels), np.flatnonzero(~labels))
-    drawn = np.concatenate([side[generator.integers(0, len(side), (resamples, len(side)))] for side in sides], 1)
-    low, high = np.quantile(auroc(scores[drawn], labels[drawn]), [0.025, 0.975])
-    return float(low), float(high)
 
 
 def _probed(

@@ -18,7 +18,7 @@ from digsite._core.errors import BadInput, ShapeMismatch, explain
 from digsite.models.tokens import Positions, Tokens
 from digsite.sites import SITES, Site
 
-OPS = ("replace", "add", "scale", "cap", "project_out", "swap", "apply")
+OPS = ("replace", "add", "scale", "cap", "swap", "apply")
 HOW = ("zero", "mean", "position-mean", "resample")
 
 
@@ -37,6 +37,7 @@ class Edit:
         how: How `over` becomes a value.
         limit: For "cap".
         seed: For "resample".
+        within: Orthonormal vectors; only the part of the change that lies in their span is made. None for all of it.
     """
 
     site: Site
@@ -49,6 +50,7 @@ class Edit:
     how: str | None = None
     limit: float = 0.0
     seed: int = 0
+    within: Float[Tensor, "basis width"] | None = None
 
     @property
     def tail(self) -> int:
@@ -106,7 +108,14 @@ class Edit:
 Where = str | Site
 
 
-def replace(site: Where, value: Tensor, *, at: Positions = None, rows: Sequence[int] | None = None) -> Edit:
+def replace(
+    site: Where,
+    value: Tensor,
+    *,
+    at: Positions = None,
+    rows: Sequence[int] | None = None,
+    within: Tensor | None = None,
+) -> Edit:
     """Put a value in the place of what the model computed.
 
     Args:
@@ -115,8 +124,9 @@ def replace(site: Where, value: Tensor, *, at: Positions = None, rows: Sequence[
             are taken.
         at: Positions; None for all.
         rows: Rows of the batch; None for all.
+        within: Vectors [basis, width]: only the part in their span is replaced, the rest stays.
     """
-    return _edit(site, "replace", value, at, rows)
+    return _edit(site, "replace", value, at, rows, within)
 
 
 def add(
@@ -131,9 +141,19 @@ def add(
     return _edit(site, "add", vector * scale, at, rows)
 
 
-def scale(site: Where, factor: float, *, at: Positions = None, rows: Sequence[int] | None = None) -> Edit:
-    """Multiply what is there by a number: 0 removes it, 2 doubles it, -1 turns it round."""
-    return _edit(site, "scale", factor, at, rows)
+def scale(
+    site: Where,
+    factor: float,
+    *,
+    at: Positions = None,
+    rows: Sequence[int] | None = None,
+    within: Tensor | None = None,
+) -> Edit:
+    """Multiply what is there by a number: 0 removes it, 2 doubles it, -1 turns it round.
+
+    Where vectors `within` [basis, width] are given, only the part in their span is multiplied.
+    """
+    return _edit(site, "scale", factor, at, rows, within)
 
 
 def cap(
@@ -148,9 +168,12 @@ def cap(
     return dataclasses.replace(_edit(site, "cap", _unit(direction), at, rows), limit=limit)
 
 
-def swap(site: Where, order: Sequence[int], *, at: Positions = None) -> Edit:
-    """Interchange rows of one batch: row i gets what row order[i] computed at this site, in the same pass."""
-    return _edit(site, "swap", torch.tensor(list(order)), at, None)
+def swap(site: Where, order: Sequence[int], *, at: Positions = None, within: Tensor | None = None) -> Edit:
+    """Interchange rows of one batch: row i gets what row order[i] computed at this site, in the same pass.
+
+    Where vectors `within` [basis, width] are given, only the part in their span is interchanged.
+    """
+    return _edit(site, "swap", torch.tensor(list(order)), at, None, within)
 
 
 def apply(
@@ -171,6 +194,7 @@ def patch(
     at: Positions = None,
     source_at: Positions = None,
     rows: Sequence[int] | None = None,
+    within: Tensor | None = None,
 ) -> Edit:
     """Put in what another run computed at the same site (an interchange intervention).
 
@@ -180,6 +204,7 @@ def patch(
         at: Positions that receive.
         source_at: Positions that give, where they differ.
         rows: Rows of the batch; None for all.
+        within: Vectors [basis, width]: only the part in their span is put in (an interchange in a subspace).
 
     Raises:
         ShapeMismatch: The two runs have different shapes and `at`/`source_at` do not settle which goes where.
@@ -194,7 +219,7 @@ def patch(
             raise ShapeMismatch(explain("source_at selects another number of positions in different rows"))
         value = value[places.rows, places.columns].unflatten(0, (-1, places.per_row))
         value = value.squeeze(1) if isinstance(at, int) else value
-    return _edit(site, "replace", value, at, rows)
+    return _edit(site, "replace", value, at, rows, within)
 
 
 def ablate(
@@ -225,7 +250,7 @@ def ablate(
     if how not in HOW:
         raise BadInput(explain(f"how={how!r} is not an ablation", possible=HOW, near=how))
     if direction is not None:
-        return _edit(site, "project_out", _unit(direction), at, rows)
+        return _edit(site, "scale", 0.0, at, rows, direction[None])
     if how == "zero":
         return _edit(site, "scale", 0.0, at, rows)
     if over is None:
@@ -233,7 +258,9 @@ def ablate(
     return dataclasses.replace(_edit(site, "replace", None, at, rows), over=over, how=how, seed=seed)
 
 
-def _edit(site: Where, op: str, value: Any, at: Positions, rows: Sequence[int] | None) -> Edit:
+def _edit(
+    site: Where, op: str, value: Any, at: Positions, rows: Sequence[int] | None, within: Tensor | None = None
+) -> Edit:
     site = Site.parse(site) if isinstance(site, str) else site
     if rows is not None:
         if isinstance(value, Tensor) and list(rows) != sorted(set(rows)):
@@ -241,18 +268,58 @@ def _edit(site: Where, op: str, value: Any, at: Positions, rows: Sequence[int] |
                 explain("Rows of an edit ascend", found=f"{list(rows)}", do="sort them, and the values alike")
             )
         rows = tuple(sorted(set(rows)))
-    return Edit(site=site, op=op, value=value, at=at, rows=rows)
+    basis = None if within is None else orthonormal(within)
+    return Edit(site=site, op=op, value=value, at=at, rows=rows, within=basis)
+
+
+def orthonormal(vectors: Tensor) -> Float[Tensor, "basis width"]:
+    """Orthonormal vectors with the span of these; as they are, where they are orthonormal already.
+
+    Raises:
+        BadInput: They are linearly dependent, zero, not finite, or not as [basis, width].
+    """
+    if vectors.ndim != 2 or not 1 <= len(vectors) <= vectors.shape[1]:
+        raise BadInput(
+            explain("Vectors that span a subspace are [basis, width]", found=f"shape {tuple(vectors.shape)}")
+        )
+    wide = vectors.double()
+    norms = wide.norm(dim=1)
+    if not bool(torch.isfinite(norms).all()) or not bool((norms > 0).all()):
+        raise BadInput(explain("A direction must have a length", found=f"norm {float(norms.min())}"))
+    wide = wide / norms[:, None]
+    if len(wide) > 1 and not torch.allclose(wide @ wide.T, torch.eye(len(wide), dtype=wide.dtype), atol=1e-6):
+        basis, left = torch.linalg.qr(wide.T)
+        least = float(left.diagonal().abs().min())
+        if least < 1e-6:
+            raise BadInput(
+                explain("Vectors that span a subspace are linearly independent", found=f"{least:.1e} of one is its own")
+            )
+        wide = basis.T
+    return wide.to(vectors.dtype)
 
 
 def _unit(direction: Tensor) -> Tensor:
-    norm = direction.norm()
-    if not bool(norm > 0):
-        raise BadInput(explain("A direction must have a length", found=f"norm {float(norm)}"))
-    return direction / norm
+    return orthonormal(direction[None])[0]
 
 
 def changed(edit: Edit, x: Tensor) -> Tensor:
     """The new value of the selected part `x` ([row, position, ...] or, at one position, [row, ...])."""
+    new = _changed(edit, x)
+    if edit.within is None:
+        return new
+    if edit.within.shape[1] != x.shape[-1]:
+        raise ShapeMismatch(
+            explain(
+                f"The directions of the edit at {edit.site} have another width than what is there",
+                found=f"vectors of {edit.within.shape[1]} numbers, selected activation {tuple(x.shape)}",
+            )
+        )
+    exact = torch.promote_types(x.dtype, torch.float32)
+    basis = edit.within.to(x.device, exact)
+    return (x.to(exact) + (new - x).to(exact) @ basis.T @ basis).to(x.dtype)
+
+
+def _changed(edit: Edit, x: Tensor) -> Tensor:
     value: Any = edit.value
     if isinstance(value, Tensor) and edit.op != "swap":
         value = value.to(device=x.device, dtype=x.dtype)
@@ -267,9 +334,6 @@ def changed(edit: Edit, x: Tensor) -> Tensor:
         case "cap":
             _check(edit, value, x)
             return x - torch.relu((x * value).sum(-1, keepdim=True) - edit.limit) * value
-        case "project_out":
-            _check(edit, value, x)
-            return x - (x * value).sum(-1, keepdim=True) * value
         case "swap":
             return x[value.to(x.device)]
         case "apply":

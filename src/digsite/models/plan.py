@@ -136,6 +136,7 @@ class Plan:
                     "at": stored(edit.at, f"edits.{i}.at"),
                     "rows": stored(edit.rows, f"edits.{i}.rows"),
                     "limit": edit.limit,
+                    "within": stored(edit.within, f"edits.{i}.within"),
                 }
             )
         data = {
@@ -168,6 +169,7 @@ class Plan:
                 at=loaded(edit["at"]),
                 rows=None if edit["rows"] is None else tuple(edit["rows"]),
                 limit=edit["limit"],
+                within=loaded(edit["within"]),
             )
             for edit in data["edits"]
         )
