@@ -1,7 +1,7 @@
 """How a direction is found from activations with labels: one function a method, all of one shape.
 
-A fit takes activations [example, width] and labels, and gives a `Fitted`: what is read (reader and bias, so that 0 is the
-boundary), and what is written where the two differ. Everything is computed in float64.
+A fit takes activations [example, width] and labels, and gives a `Fitted`: what reads (with 0 as the boundary) and
+what is written where the two differ. Everything is computed in float64.
 """
 
 from collections.abc import Callable
