@@ -42,6 +42,7 @@ _ROOMS = {
     ],
     "digsite.graphs": ["Circuit"],
     "digsite.store": ["harvest", "Store"],
+    "digsite.journal": ["Dig"],
     "digsite.directions": ["Direction", "Subspace"],
     "digsite.dictionaries": ["Dictionary"],
     "digsite.circuits": ["eap", "eap_ig", "relp", "acdc", "evaluate_circuit", "faithfulness"],
@@ -58,6 +59,7 @@ _ROOM_NAMES = (
     "patching",
     "graphs",
     "store",
+    "journal",
     "directions",
     "dictionaries",
     "circuits",
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
         directions,
         editing,
         graphs,
+        journal,
         lenses,
         models,
         patching,
@@ -90,6 +93,7 @@ if TYPE_CHECKING:
     from digsite.editing import disable  # noqa: F401
     from digsite.graphs import Circuit  # noqa: F401
     from digsite.investigations import investigate  # noqa: F401
+    from digsite.journal import Dig  # noqa: F401
     from digsite.lenses import logit_lens  # noqa: F401
     from digsite.models import (  # noqa: F401
         Edit,

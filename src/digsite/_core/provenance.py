@@ -97,6 +97,11 @@ def record(
     )
 
 
+def command() -> str | None:
+    """The shell command that is running, if a digsite command is."""
+    return _COMMAND.get()
+
+
 @contextmanager
 def command_line(arguments: Sequence[str] | None = None) -> Iterator[None]:
     """Results made inside the block name this shell command as what makes them again.
