@@ -6,7 +6,8 @@ is called as it is. Only the outermost method is recorded, with what it calls in
 Who keeps a record, in this order:
 
 1. The recorder of the innermost `recording_to` block.
-2. The dig whose folder the working directory lies in, unless the environment says DIGSITE_DIG=off.
+2. The dig that the environment names in DIGSITE_DIG; nobody where it says off.
+3. The dig whose folder the working directory lies in.
 """
 
 import functools
@@ -96,9 +97,10 @@ def dig_around(folder: Path) -> Path | None:
 
 def _recorder() -> Recorder | None:
     given = _RECORDER.get()
-    if given is not None or os.environ.get("DIGSITE_DIG") == "off":
+    named = os.environ.get("DIGSITE_DIG")
+    if given is not None or named == "off":
         return given
-    folder = dig_around(Path.cwd())
+    folder = Path(named) if named else dig_around(Path.cwd())
     # By name: digs lie above this room.
     return None if folder is None else importlib.import_module("digsite.journal").Dig(folder)
 

@@ -24,6 +24,7 @@ from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import require_finite
 from digsite._core.progress import track
+from digsite._core.recording import method
 from digsite.circuits import rules
 from digsite.circuits.places import EVERYWHERE, Places, places
 from digsite.circuits.scores import EdgeScores
@@ -60,6 +61,7 @@ class Ends:
         self.z = [[run[f"layers.{i}.attn.z"] for i in range(model.n_layers)] for run in runs]
 
 
+@method
 def eap(
     model: Model,
     task: Task,
@@ -97,6 +99,7 @@ def eap(
     return attribute(model, task, "EAP", at_clean, call=call, at=at, metric=metric, batch=batch)
 
 
+@method
 def eap_ig(
     model: Model,
     task: Task,
@@ -136,6 +139,7 @@ def eap_ig(
     return attribute(model, task, name, partial(points, steps=steps), call=call, at=at, metric=metric, batch=batch)
 
 
+@method
 def relp(
     model: Model,
     task: Task,

@@ -22,6 +22,7 @@ from torch import Tensor
 from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.progress import track
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.circuits.evaluate import evaluate_circuit
 from digsite.circuits.judging import require_change, share_interval, share_kept
@@ -99,6 +100,7 @@ class CoreFaithfulness(Result):
         )
 
 
+@method
 def core_faithfulness(
     model: Model,
     task: Task,

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from digsite._core.errors import BadInput, ShapeMismatch, explain
+from digsite._core.recording import method
 from digsite.circuits.attribution import BATCH
 from digsite.circuits.mux import EdgeMux
 from digsite.circuits.places import places
@@ -126,6 +127,7 @@ class Cutter:
         return self.parts[part].metric_of_many(logits, self.metric, reference=reference).float()
 
 
+@method
 def evaluate_circuit(
     model: Model,
     task: Task,

@@ -21,6 +21,7 @@ from torch import Tensor
 from digsite._core.cost import measure
 from digsite._core.numerics import require_finite
 from digsite._core.progress import track
+from digsite._core.recording import method
 from digsite.circuits.attribution import BATCH
 from digsite.circuits.scores import EdgeScores
 from digsite.circuits.slopes import BYTES
@@ -53,6 +54,7 @@ class FlowScores(EdgeScores):
         )
 
 
+@method
 def information_flow(model: Model, task: Task, *, batch: int = BATCH) -> FlowScores:
     """How much of what each reader reads came from each writer.
 

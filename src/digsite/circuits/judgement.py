@@ -19,6 +19,7 @@ from torch import Tensor
 from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.progress import track
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.circuits.evaluate import BATCH, Cutter
 from digsite.circuits.judging import require_change, share_interval, share_kept
@@ -118,6 +119,7 @@ class CircuitJudgement(Result):
         )
 
 
+@method
 def judge_circuit(
     model: Model,
     task: Task,

@@ -27,6 +27,7 @@ from torch import Tensor
 from digsite._core.cost import measure
 from digsite._core.errors import BadInput, ShapeMismatch, explain
 from digsite._core.numerics import ratio_interval
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.circuits.evaluate import BATCH, Cutter
 from digsite.circuits.scores import EdgeScores, chosen
@@ -150,6 +151,7 @@ class Faithfulness(Result):
         return f"{self.method}: {said}{chance}{caution}; {areas}"
 
 
+@method
 def faithfulness(
     model: Model,
     task: Task,

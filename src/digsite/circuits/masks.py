@@ -24,6 +24,7 @@ from digsite._core.cost import count_backward, measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import bootstrap_interval, require_finite
 from digsite._core.progress import track
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.circuits.evaluate import BATCH, Cutter
 from digsite.circuits.judging import share_kept
@@ -104,6 +105,7 @@ class TrainedMask(Result):
         )
 
 
+@method
 def mask_training(
     model: Model,
     task: Task,

@@ -29,6 +29,7 @@ from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.progress import track
 from digsite._core.provenance import record
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.circuits.roles import FAMILIES, KINDS, Roles
 from digsite.graphs import Circuit, EdgeSpace
@@ -131,6 +132,7 @@ class RoleMatch(Result):
         return said + told + (f"; no more than layers give: {', '.join(failed)}" if failed else "")
 
 
+@method
 def match_roles(
     first: Roles,
     second: Roles,

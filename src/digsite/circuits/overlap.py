@@ -17,6 +17,7 @@ from torch import Tensor
 from digsite._core.cost import Cost
 from digsite._core.errors import BadInput, explain
 from digsite._core.provenance import record
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.graphs import Circuit
 from digsite.graphs.circuit import same_space
@@ -71,6 +72,7 @@ class CircuitOverlap(Result):
         )
 
 
+@method
 def compare_circuits(circuits: Sequence[Circuit], names: Sequence[str] | None = None) -> CircuitOverlap:
     """How much circuits of one model overlap: of several tasks, methods, seeds of data, or steps of its training.
 

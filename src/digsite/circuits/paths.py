@@ -24,6 +24,7 @@ from digsite._core.cost import measure
 from digsite._core.errors import BadInput, NoSuchSite, explain
 from digsite._core.numerics import bootstrap_interval
 from digsite._core.progress import track
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.circuits.attribution import BATCH
 from digsite.circuits.mux import EdgeMux, Pass
@@ -104,6 +105,7 @@ class PathPatching(Result):
         )
 
 
+@method
 def path_patching(
     model: Model,
     task: Task,

@@ -26,6 +26,7 @@ from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import wilson_interval
 from digsite._core.progress import track
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.circuits.judging import jaccard
 from digsite.circuits.overlap import by_chance, overlaps
@@ -197,6 +198,7 @@ class Population(Result):
         )
 
 
+@method
 def shared_core(
     scores: EdgeScores,
     task: Task,

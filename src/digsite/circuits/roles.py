@@ -30,6 +30,7 @@ from torch import Tensor
 from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.progress import track
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.circuits.scores import EdgeScores
 from digsite.graphs import EdgeSpace, edge_space
@@ -113,6 +114,7 @@ class Roles(Result):
         )
 
 
+@method
 def node_roles(
     model: Model,
     task: Task,

@@ -28,6 +28,7 @@ from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.progress import track
 from digsite._core.provenance import record
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.circuits.attribution import eap_ig
 from digsite.circuits.evaluate import Cutter
@@ -132,6 +133,7 @@ class SizeOverScale(Result):
         )
 
 
+@method
 def size_over_scale(
     models: Iterable[Model],
     task_of: Callable[[Model], Task],

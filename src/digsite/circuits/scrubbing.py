@@ -27,6 +27,7 @@ from digsite._core.cost import measure
 from digsite._core.errors import BadInput, Unsupported, explain
 from digsite._core.numerics import bootstrap_interval
 from digsite._core.progress import track
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.circuits.written import Outputs, sites
 from digsite.graphs import Edge, edge_space
@@ -110,6 +111,7 @@ class ScrubbingResult(Result):
         )
 
 
+@method
 def causal_scrubbing(
     model: Model,
     task: Task,

@@ -31,6 +31,7 @@ from torch import Tensor
 from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.progress import track
+from digsite._core.recording import method
 from digsite.circuits.evaluate import BATCH, Cutter
 from digsite.circuits.judging import require_change, share_kept
 from digsite.circuits.mux import BYTES
@@ -48,6 +49,7 @@ AHEAD = 8
 Item = TypeVar("Item")
 
 
+@method
 def acdc(
     model: Model,
     task: Task,
@@ -242,6 +244,7 @@ def minimise(items: Sequence[Item], holds: Callable[[list[list[Item]]], Sequence
     return kept
 
 
+@method
 def minimise_circuit(
     model: Model,
     task: Task,

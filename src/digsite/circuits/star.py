@@ -21,6 +21,7 @@ from torch import Tensor
 from digsite._core.cost import count_backward, measure
 from digsite._core.numerics import require_finite
 from digsite._core.progress import track
+from digsite._core.recording import method
 from digsite.circuits.attribution import BATCH, check_differs
 from digsite.circuits.nodes import NodeScores
 from digsite.graphs import edge_space
@@ -31,6 +32,7 @@ from digsite.tasks import Task
 HEADS = ("q", "k", "v", "z")
 
 
+@method
 def nap(model: Model, task: Task, *, metric: str | None = None, batch: int = BATCH) -> NodeScores:
     """What each node is worth, to first order at the clean prompt (node attribution patching).
 
@@ -59,6 +61,7 @@ def nap(model: Model, task: Task, *, metric: str | None = None, batch: int = BAT
     return _node_scores(model, task, "NAP", call, qk_fix=False, grad_drop=False, metric=metric, batch=batch)
 
 
+@method
 def atp_star(
     model: Model,
     task: Task,

@@ -25,6 +25,7 @@ from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import ratio_interval, require_finite
 from digsite._core.progress import track
 from digsite._core.provenance import record
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.dictionaries.dictionary import Dictionary
 from digsite.store import Latents, Rows, Source
@@ -151,6 +152,7 @@ class ModelDiff(Result):
         )
 
 
+@method
 def model_diff(
     dictionary: Dictionary, source: Source, *, rows: int = 32_768, parts: int = 32, batch: int = 2048
 ) -> ModelDiff:

@@ -24,6 +24,7 @@ from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import bootstrap_interval, ratio_interval
 from digsite._core.progress import track
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.dictionaries.baselines import linear_maps, principal_components, raw_neurons, step_0
 from digsite.dictionaries.dictionary import Dictionary
@@ -200,6 +201,7 @@ class DictionaryEvaluation(Result):
         )
 
 
+@method
 def evaluate(
     model: Model | Mapping[str, Model],
     dictionary: Dictionary,

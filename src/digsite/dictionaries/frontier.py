@@ -13,6 +13,7 @@ import polars as pl
 from digsite._core.cost import Cost
 from digsite._core.errors import BadInput, explain
 from digsite._core.provenance import record
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.dictionaries.evaluation import DICTIONARY, DictionaryEvaluation
 
@@ -61,6 +62,7 @@ class Frontier(Result):
         )
 
 
+@method
 def compare(evaluations: Mapping[str, DictionaryEvaluation]) -> Frontier:
     """Several dictionaries of the same columns side by side.
 

@@ -19,6 +19,7 @@ from digsite._core.cost import measure
 from digsite._core.errors import BadInput, ShapeMismatch, Unsupported, explain
 from digsite._core.numerics import bootstrap_interval, require_finite
 from digsite._core.provenance import record
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.dictionaries.decoders import Maps
 from digsite.dictionaries.dictionary import Dictionary
@@ -94,6 +95,7 @@ class Geometry(Result):
         )
 
 
+@method
 def geometry(dictionary: Dictionary, column: str | None = None, *, block: int = 0, seed: int = 0) -> Geometry:
     """How the latents of a block lie to each other.
 
@@ -187,6 +189,7 @@ class DictionaryMatch(Result):
         )
 
 
+@method
 def match(
     one: Dictionary, other: Dictionary, column: str | None = None, *, block: int = 0, seed: int = 0
 ) -> DictionaryMatch:

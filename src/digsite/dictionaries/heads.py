@@ -19,6 +19,7 @@ from torch import Tensor
 from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.provenance import record
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.dictionaries.dictionary import Dictionary
 from digsite.dictionaries.splice import site_of
@@ -72,6 +73,7 @@ class HeadShares(Result):
         )
 
 
+@method
 def head_shares(dictionary: Dictionary, heads: int, *, seed: int = 0) -> HeadShares:
     """Which heads each latent of an `attn.z` dictionary reads and writes.
 

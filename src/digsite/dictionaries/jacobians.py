@@ -23,6 +23,7 @@ from digsite._core.cost import count_backward, measure
 from digsite._core.errors import Unsupported, explain
 from digsite._core.numerics import bootstrap_interval
 from digsite._core.progress import track
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.dictionaries.dictionary import Dictionary
 from digsite.dictionaries.halves import halves
@@ -104,6 +105,7 @@ class JacobianFaithfulness(Result):
         )
 
 
+@method
 def jacobian_faithfulness(
     model: Model,
     dictionary: Dictionary,

@@ -24,6 +24,7 @@ from digsite._core.numerics import require_finite, wilson_interval
 from digsite._core.progress import track
 from digsite._core.provenance import record
 from digsite._core.ranking import auroc, auroc_interval
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.dictionaries.dictionary import Dictionary
 from digsite.dictionaries.splice import encoded
@@ -116,6 +117,7 @@ class SparseProbing(Result):
         )
 
 
+@method
 def sparse_probing(
     dictionary: Dictionary,
     labelled: Labelled,

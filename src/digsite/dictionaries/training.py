@@ -23,6 +23,7 @@ from digsite._core.errors import BadInput, LoadError, explain
 from digsite._core.interrupts import uninterrupted
 from digsite._core.progress import track
 from digsite._core.provenance import record
+from digsite._core.recording import method
 from digsite._core.version import __version__
 from digsite.artifacts import Result
 from digsite.dictionaries import checkpoint
@@ -111,6 +112,7 @@ class TrainedDictionaries(Result):
         return _holding(found, {name: load(Path(folder) / name) for name in found.names})
 
 
+@method
 def train(
     source: Source,
     dictionaries: Wanted,

@@ -22,6 +22,7 @@ from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import bootstrap_interval
 from digsite._core.progress import track
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.editing.cuts import HOW, Cut, EdgeCut, NodeCut
 from digsite.graphs import Circuit
@@ -155,6 +156,7 @@ class Surgery(Result):
         )
 
 
+@method
 def disable(
     model: Model,
     part: Circuit | Sequence[str],

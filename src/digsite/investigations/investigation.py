@@ -24,6 +24,7 @@ from digsite._core.cost import measure
 from digsite._core.errors import BadInput, Unsupported, explain
 from digsite._core.numerics import wilson_interval
 from digsite._core.progress import track
+from digsite._core.recording import method
 from digsite.circuits import Faithfulness, eap_ig, faithfulness
 from digsite.graphs import Circuit
 from digsite.investigations.answer import Investigation, Prompt, TaskCard
@@ -40,6 +41,7 @@ CHOOSING = 48
 """How many of the selecting examples are used for the many sets that are tried."""
 
 
+@method
 def investigate(
     model: Model, task: Task, *, random_sets: int = 200, random_examples: int = 50, seed: int = 0, command: str = ""
 ) -> Investigation:

@@ -138,6 +138,7 @@ class Dig:
         short = re.sub(r"[^a-z0-9]+", "-", name.rpartition(".")[2].lower()).strip("-")
         about = {"method": name, "call": call, "command": command(), "status": "running", "started": now()}
         about |= {"folder": "", "host": platform.node(), "process": os.getpid()}
+        about["place"] = os.path.relpath(Path.cwd(), self.folder) if self._holds(Path.cwd()) else str(Path.cwd())
         with self.writing():
             columns = f"({', '.join(about)}) VALUES ({', '.join(f':{column}' for column in about)})"
             number = self.tables.execute(f"INSERT INTO run {columns}", about).lastrowid
@@ -174,6 +175,9 @@ class Dig:
                 do = f"Another process has been writing for {WAIT:.0f} s; try again when it has ended"
             asked = f"{self.folder / MARKER} could not be written"
             raise NotWritten(explain(asked, found=str(error), do=do)) from error
+
+    def _holds(self, folder: Path) -> bool:
+        return folder == self.folder or self.folder in folder.parents
 
     def _lock(self, number: int) -> FileLock:
         return FileLock(self.folder / "runs" / f".{number:04d}.lock")
@@ -273,6 +277,13 @@ class Dig:
             before = file.read_text(encoding="utf-8") if file.is_file() else f"# Run {number}: {record.method}\n"
             write_whole(file, f"{before.rstrip()}\n\n{text.strip()}\n")
         return file
+
+    def repeats(self, number: int, earlier: int) -> None:
+        """Say of a run that it repeats an earlier one, by the same command."""
+        with self.writing() as tables:
+            command = "(SELECT command FROM run WHERE id = :earlier)"
+            sets = f"rerun_of = :earlier, command = {command}"
+            tables.execute(f"UPDATE run SET {sets} WHERE id = :number", {"earlier": earlier, "number": number})
 
     def remove(self, number: int) -> None:
         """Forget a run, with its result; notes about it stay.

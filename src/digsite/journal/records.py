@@ -19,6 +19,7 @@ class RunRecord:
         method: Room and function, such as patching.activation_patching.
         call: The call in words.
         command: The shell command that made it, where one did.
+        place: The working directory that it was called in.
         folder: Where its result lies; there is one where `status` is done and the method gives a result.
         status: running, done, failed (by an error) or interrupted (by the user, or by a kill).
         started: When it began.
@@ -35,6 +36,7 @@ class RunRecord:
     method: str
     call: str
     command: str | None
+    place: Path
     folder: Path
     status: str
     started: datetime
@@ -53,8 +55,9 @@ class RunRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, ready for JSON."""
-        plain = vars(self) | {"folder": str(self.folder), "tags": list(self.tags), "started": self.started.isoformat()}
-        return plain | {"ended": None if self.ended is None else self.ended.isoformat()}
+        plain = vars(self) | {"folder": str(self.folder), "place": str(self.place), "tags": list(self.tags)}
+        ended = None if self.ended is None else self.ended.isoformat()
+        return plain | {"started": self.started.isoformat(), "ended": ended}
 
 
 RUNS = """
@@ -69,6 +72,7 @@ def record_of(row: sqlite3.Row, dig: Path) -> RunRecord:
         method=row["method"],
         call=row["call"],
         command=row["command"],
+        place=dig / row["place"],
         folder=dig / row["folder"],
         status=row["status"],
         started=datetime.fromisoformat(row["started"]),

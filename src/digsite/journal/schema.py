@@ -24,6 +24,7 @@ CREATE TABLE run (
     method TEXT NOT NULL,           -- such as patching.activation_patching
     call TEXT NOT NULL,             -- the call in words
     command TEXT,                   -- the shell command, where one was given
+    place TEXT NOT NULL,            -- the working directory: below the dig, or absolute
     folder TEXT NOT NULL,           -- where the result lies, below the dig
     status TEXT NOT NULL CHECK (status IN ('running', 'done', 'failed', 'interrupted')),
     started TEXT NOT NULL,          -- UTC, ISO 8601

@@ -16,6 +16,7 @@ from torch import Tensor
 from digsite._core.cost import measure
 from digsite._core.errors import Unsupported, explain
 from digsite._core.numerics import bootstrap_interval
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.models import Model, made_by
 from digsite.tasks import Task
@@ -66,6 +67,7 @@ class LogitLens(Result):
         )
 
 
+@method
 def logit_lens(model: Model, task: Task) -> LogitLens:
     """Where in depth the answer becomes readable.
 

@@ -25,6 +25,7 @@ from digsite._core.cost import measure
 from digsite._core.errors import BadInput, Unsupported, explain
 from digsite._core.numerics import bootstrap_interval
 from digsite._core.progress import track
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.models import Model, Resumable, Run, Tokens, apply, made_by
 from digsite.patching.places import At, places
@@ -113,6 +114,7 @@ class PatchingResult(Result):
         )
 
 
+@method
 def activation_patching(
     model: Model,
     task: Task,

@@ -26,6 +26,7 @@ from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import bootstrap_interval, wilson_interval
 from digsite._core.progress import track
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.models import Edit, Model, Tokens, made_by, replace
 from digsite.models.generate import Generation
@@ -120,6 +121,7 @@ class _Rows(NamedTuple):
     source: Tokens
 
 
+@method
 def chain_patching(
     model: Model,
     task: Task,

@@ -21,6 +21,7 @@ from torch import Tensor
 from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import bootstrap_interval, wilson_interval
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.models import Model, Tokens, made_by
 from digsite.patching.activation import ROWS
@@ -121,6 +122,7 @@ class CopyTest(Result):
         )
 
 
+@method
 def copy_test(
     model: Model,
     task: Task,

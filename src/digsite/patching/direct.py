@@ -25,6 +25,7 @@ from torch import Tensor
 from digsite._core.cost import measure
 from digsite._core.errors import Unsupported, explain
 from digsite._core.numerics import bootstrap_interval
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.models import Model, Run, made_by
 from digsite.models.norms import Norm, find_norm
@@ -76,6 +77,7 @@ class DirectAttribution(Result):
         )
 
 
+@method
 def direct_attribution(model: Model, task: Task) -> DirectAttribution:
     """What each component writes towards the answer.
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import bootstrap_interval
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.models import Model, made_by
 from digsite.patching.components import checked, components, evaluate_sets
@@ -109,6 +110,7 @@ class AblationResult(Result):
         return pl.DataFrame(rows, schema=columns, orient="row")
 
 
+@method
 def ablation(
     model: Model,
     task: Task,

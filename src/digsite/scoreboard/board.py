@@ -22,6 +22,7 @@ from digsite._core.cost import measure
 from digsite._core.errors import DigsiteError
 from digsite._core.progress import track
 from digsite._core.provenance import record
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.scoreboard.choice import chosen
 from digsite.scoreboard.judge import Judgement, judge
@@ -134,6 +135,7 @@ class Board(Result):
         return drawing.scoreboard_report(self).write(path)
 
 
+@method
 def scoreboard(
     programs: Sequence[str | Known] | None = None,
     methods: Sequence[str] | None = None,

@@ -25,6 +25,7 @@ from digsite._core.errors import DigsiteError
 from digsite._core.numerics import wilson_interval
 from digsite._core.progress import track
 from digsite._core.provenance import record
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.scoreboard.choice import chosen
 from digsite.scoreboard.dictionaries import DictionaryJudgement, judge_dictionary
@@ -132,6 +133,7 @@ class DictionaryBoard(Result):
         return drawing.scoreboard_report(self).write(path)
 
 
+@method
 def dictionary_scoreboard(
     planted: Sequence[str] | None = None, learners: Sequence[str] | None = None, *, seeds: int = 3, seed: int = 0
 ) -> DictionaryBoard:

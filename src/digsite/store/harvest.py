@@ -19,6 +19,7 @@ from torch import Tensor
 from digsite._core.errors import BadInput, explain
 from digsite._core.progress import track
 from digsite._core.provenance import record
+from digsite._core.recording import method
 from digsite.store.encodings import Encoding, check_encoding, row_bytes
 from digsite.store.manifest import LATENTS, TOKENS, Column, Entry, Manifest, refuse_difference
 from digsite.store.places import Place, place_of
@@ -58,6 +59,7 @@ class Order:
         ]
 
 
+@method
 def harvest(
     source: Source,
     folder: str | Path,

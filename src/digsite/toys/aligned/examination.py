@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from digsite._core.cost import measure
+from digsite._core.recording import method
 from digsite.models import load
 from digsite.toys.aligned.aligned import Aligned, moved
 from digsite.toys.aligned.program import UNDEFINED, Program
@@ -27,6 +28,7 @@ RIGHT, ALONE, TOGETHER, TRUE_EDGE, FALSE_EDGE = 0.97, 0.02, 0.05, 0.05, 0.04
 """What the numbers are held to: shares of answers, then shares of probability that move."""
 
 
+@method
 def examine(trained: Trained, seed: int, *, program: Program) -> Findings:
     """Measures behaviour, interchange, strictness and edges."""
     with measure() as cost, torch.no_grad():

@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from digsite._core.cost import measure
+from digsite._core.recording import method
 from digsite.models import add, load
 from digsite.models.model import Model
 from digsite.toys.trained.claims import at_least, at_most, findings, thinned
@@ -215,6 +216,7 @@ def examine_carry(model: Model, fresh: Model, column: int, seed: int) -> dict[st
     }
 
 
+@method
 def examine(trained: Trained, seed: int) -> Findings:
     """Measures the sums, where the heads look, and the carry into the tens and into the hundreds."""
     with measure() as cost, torch.no_grad():

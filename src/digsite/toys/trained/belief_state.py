@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 from digsite._core.cost import measure
+from digsite._core.recording import method
 from digsite.models import load
 from digsite.models.model import Model
 from digsite.toys.trained.claims import at_least, at_most, findings, thinned
@@ -122,6 +123,7 @@ def explained(said: Float[np.ndarray, "example d_out"], known: Float[np.ndarray,
     return float(1 - ((said - known) ** 2).sum() / ((known - known.mean(0)) ** 2).sum())
 
 
+@method
 def examine(trained: Trained, seed: int) -> Findings:
     """Judges the predictions against the ideal observer, and the beliefs read from the stream against two controls."""
     with measure() as cost, torch.no_grad():

@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from digsite._core.cost import measure
+from digsite._core.recording import method
 from digsite.models import Edit, Tokens, ablate, apply, load
 from digsite.models.model import Model
 from digsite.toys.trained.claims import at_least, at_most, findings, thinned
@@ -131,6 +132,7 @@ def at_middle(direction: Float[Tensor, " d_model"], middle: Float[Tensor, " d_mo
     return apply(SITE, lambda x: x - ((x - middle) @ direction)[..., None] * direction, at=-1)
 
 
+@method
 def examine(trained: Trained, seed: int) -> Findings:
     """Measures accuracy, and takes from the network first one question, then the other."""
     with measure() as cost, torch.no_grad():

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from digsite._core.cost import measure
+from digsite._core.recording import method
 from digsite.models import Model, ablate, load
 from digsite.toys.trained.claims import at_least, at_most, findings
 from digsite.toys.trained.networks import adamw, along_training, small_gpt2
@@ -168,6 +169,7 @@ def history(trained: Trained, rows: Repeats) -> dict[str, list[float]]:
     return series
 
 
+@method
 def examine(trained: Trained, seed: int) -> Findings:
     """Measures both kinds of head, that one needs the other, and how suddenly they came."""
     with measure() as cost, torch.no_grad():

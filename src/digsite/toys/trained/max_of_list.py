@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from digsite._core.cost import measure
+from digsite._core.recording import method
 from digsite.models import ablate, load
 from digsite.models.model import Model
 from digsite.toys.trained.claims import at_least, at_most, findings, thinned
@@ -89,6 +90,7 @@ def copying(model: Model) -> Float[Tensor, "src vocab"]:
     return (final - final.mean(-1, keepdim=True)) @ w.W_U[:, :NUMBERS]
 
 
+@method
 def examine(trained: Trained, seed: int) -> Findings:
     """Measures accuracy, both circuits, and what the model is without its head."""
     with measure() as cost, torch.no_grad():

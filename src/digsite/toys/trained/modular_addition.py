@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from digsite._core.cost import measure
+from digsite._core.recording import method
 from digsite.models import Model, load, replace
 from digsite.toys.trained.claims import at_least, at_most, findings
 from digsite.toys.trained.networks import along_training, small_gpt2
@@ -213,6 +214,7 @@ def progress(trained: Trained, frequencies: list[int], on: Bool[Tensor, " batch"
     return series
 
 
+@method
 def examine(trained: Trained, seed: int) -> Findings:
     """Measures that the sum is computed with a few waves, and that they grew before the answers did."""
     with measure() as cost, torch.no_grad():

@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.nn.functional import kl_div, one_hot
 
 from digsite._core.cost import measure
+from digsite._core.recording import method
 from digsite.models import add, load
 from digsite.models.model import Model
 from digsite.toys.trained.claims import at_least, at_most, findings, thinned
@@ -203,6 +204,7 @@ def errors(logits: Float[Tensor, "batch vocab"], legal: Bool[Tensor, "batch squa
     return ((rank < legal.sum(1, keepdim=True)) != legal).sum(1).float()
 
 
+@method
 def examine(trained: Trained, seed: int) -> Findings:
     """Judges the moves, the board read from the stream, and what turning a disc in the stream does to the moves."""
     with measure() as cost, torch.no_grad():

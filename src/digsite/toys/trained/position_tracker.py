@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from digsite._core.cost import measure
+from digsite._core.recording import method
 from digsite.models import Edit, apply, load
 from digsite.models.model import Model
 from digsite.toys.trained.claims import at_least, at_most, findings, thinned
@@ -115,6 +116,7 @@ def random_basis(size: int, d_model: int, seed: int) -> Float[Tensor, "component
     return torch.linalg.qr(drawn)[0].T
 
 
+@method
 def examine(trained: Trained, seed: int) -> Findings:
     """Finds the directions of position on some rows, and judges them on others."""
     with measure() as cost, torch.no_grad():

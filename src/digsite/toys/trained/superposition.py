@@ -27,6 +27,7 @@ from torch import Tensor
 
 from digsite._core.cost import measure
 from digsite._core.provenance import record
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.toys.trained.autoencoders import Instances, sparse_examples, train_best
 from digsite.toys.trained.claims import Claim, at_least, at_most, findings
@@ -145,6 +146,7 @@ def phase_losses(importance: Float[Tensor, "*#cells"], density: Float[Tensor, "*
     return torch.stack([importance * variance, (1 + importance) * density**2 / 6, variance], dim=-1)
 
 
+@method
 def superposition(*, steps: int | None = None, seed: int = 0, state: str | Path | None = None) -> SuperpositionResult:
     """Trains small networks that must keep more features than they have dimensions, and shows how they do it.
 

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from digsite._core.cost import measure
 from digsite._core.provenance import record
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.toys.trained.autoencoders import Instances, sparse_examples, train_best
 from digsite.toys.trained.claims import Claim, at_least, at_most, findings
@@ -109,6 +110,7 @@ def crosstalk(features: int, dimensions: int, density: float) -> float:
     return (features - 1) * density / (3 * dimensions)
 
 
+@method
 def superposition_versus_dimension(
     *, steps: int | None = None, seed: int = 0, state: str | Path | None = None
 ) -> SuperpositionVersusDimension:

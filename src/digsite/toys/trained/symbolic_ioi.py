@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from digsite._core.cost import measure
+from digsite._core.recording import method
 from digsite.models import ablate, load, patch
 from digsite.models.model import Model
 from digsite.toys.trained.claims import at_least, at_most, findings, thinned
@@ -109,6 +110,7 @@ def _centred(x: Tensor) -> Tensor:
     return x - x.mean(-1, keepdim=True)
 
 
+@method
 def examine(trained: Trained, seed: int) -> Findings:
     """Measures accuracy, where both heads look, and what happens to the answer when each is silenced or replaced."""
     with measure() as cost, torch.no_grad():
