@@ -8,7 +8,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("guide", "compiled", "circuits", "store", "dictionaries"))]
+PAGES = [
+    page.relative_to(ROOT).as_posix()
+    for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))
+    if "```python" in page.read_text(encoding="utf-8")
+]
 
 
 @pytest.mark.parametrize("page", PAGES)
