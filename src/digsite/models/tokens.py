@@ -277,6 +277,12 @@ def pad_id(tokenizer: Any) -> int:
     return next((token for token in known if token is not None), 0)
 
 
+def leading_bos(tokenizer: Any) -> int | None:
+    """The BOS that a tokenizer puts before every text, or None."""
+    bos = getattr(tokenizer, "bos_token_id", None)
+    return bos if bos is not None and tokenizer("")["input_ids"][:1] == [bos] else None
+
+
 def grid(
     rows: Sequence[Sequence[int]],
     *,
