@@ -65,7 +65,7 @@ def test_an_aligned_network_attends_back_where_it_was_told_to():
 
 
 def test_induction_by_elimination_is_seen_in_the_logits_and_not_in_the_pattern():
-    """The declared induction head of this network looks at every letter but the one that follows, and says not those."""
+    """The declared induction head of this network looks at all letters but the one that follows and says: not those."""
     known = aligned("aligned-induction")
     rows = known.tokens(known.program.rows(np.random.default_rng(0), 60, held_out=True))
     scores = head_scores(known.model, text=rows, rows=0, random_weights=True)
@@ -90,7 +90,7 @@ def test_random_weights_stand_beside_and_can_refuse(scored):
 
 def test_heads_of_random_weights_attend_to_nearly_everything_alike():
     scores = head_scores(digsite.load("digsite/tinyworld"), rows=8, kinds=[ENTROPY], random_weights=True).of(ENTROPY)
-    assert float(scores.random.min()) > 0.95 and float(scores.mean.min()) < 0.6
+    assert float(scores.random.min()) > 0.95 and float(scores.mean.min()) < 0.7
 
 
 def test_entropy_is_one_where_a_head_looks_everywhere_alike():

@@ -20,7 +20,7 @@ from torch import Tensor
 from digsite._core.errors import BadInput, explain
 from digsite.heads.rows import one_token, ordinary_tokens
 from digsite.models import Model
-from digsite.models.direct import folded_unembedding, head_outputs, head_values, read_by_attention
+from digsite.models.direct import folded_unembedding, head_outputs, head_values, read_by
 from digsite.models.token_streams import token_streams
 
 TOKENS = 4096
@@ -46,7 +46,7 @@ def copying(
     orders = [torch.arange(len(ids)), *(torch.from_numpy(rng.permutation(len(ids))) for _ in range(DRAWS))]
     found = []
     for layer in layers:
-        streams = read_by_attention(model, layer, token_streams(model, ids, layer=layer))
+        streams = read_by(model, layer, "attn", token_streams(model, ids, layer=layer))
         values, outputs = head_values(model, layer), head_outputs(model, layer)
         found.append(torch.stack([_share(outputs @ (reads[:, order] @ streams) @ values) for order in orders], -1))
     scores = torch.stack(found).cpu()
@@ -81,7 +81,7 @@ def succession(
         values, outputs = head_values(model, layer), head_outputs(model, layer)
         said = []
         for ids, goes_round in known:
-            streams = read_by_attention(model, layer, token_streams(model, ids, layer=layer))
+            streams = read_by(model, layer, "attn", token_streams(model, ids, layer=layer))
             logits = torch.einsum("td,hdk,hke->hte", streams, values, outputs) @ folded_unembedding(model, ids)
             said.append(_places(logits.argmax(-1).cpu(), goes_round=goes_round))
         found.append(torch.cat(said, 1))

@@ -7,8 +7,8 @@
 4. Kinds told by weights alone: copying, successor (`circuits`).
 5. Entropy of attention, which makes no claim.
 6. On request the same in a model whose weights are shuffled.
-7. A head is of a kind where the lower end of its score's interval is at least the kind's threshold and above the highest
-   of its own null, and the score is above every head of the model with shuffled weights, where that was looked at.
+7. A head is of a kind where the lower end of its score's interval is at least the kind's threshold and above the
+   highest of its own null, and the score is above every head of the model with shuffled weights, if that was looked at.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -186,7 +186,7 @@ class HeadScores(Result):
         parts = [f"heads of {self.model}: {'; '.join(said) or 'none of any kind'}"]
         parts += [f"not on every text: {', '.join(unsteady)}"] if unsteady else []
         parts += [f"none found: {', '.join(without)}"] if without else []
-        return "; ".join(parts) + (f" (on {' and '.join(texts)})" if texts else "")
+        return "; ".join(parts) + (f"; looked at on {' and '.join(texts)}" if texts else "")
 
 
 def head_scores(

@@ -10,6 +10,7 @@ Then the logits are a sum over what was written into the stream, and each share 
 Source: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits" (logit attribution).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -56,10 +57,35 @@ def heads_written(model: Any, layer: int, z: Float[Tensor, "*axes head d_head"])
     return heads * model.anatomy.multiplier
 
 
-def post_norm(model: Any, block: Any) -> Norm | None:
-    """The norm between a block's output projection and the stream, or None."""
-    out, projection = block.parts.get("attn_out"), block.parts.get("o")
-    return None if out is None or out is projection else find_norm(out, model.d_model)
+def neurons_written(
+    model: Any, layer: int, act: Float[Tensor, "*axes d_mlp"], neurons: Sequence[int]
+) -> Float[Tensor, "*axes part d_model"]:
+    """What some neurons add to the stream, by how active they are.
+
+    Args:
+        model: A `Model`.
+        layer: The layer.
+        act: Of all its neurons, as the site `mlp.act` gives it.
+        neurons: Which.
+
+    Units: those of the stream.
+    """
+    block, weight = model.anatomy.blocks[layer], model.weights.W_out[layer].float()
+    act = act.float()
+    written = act[..., list(neurons), None] * weight[list(neurons)]
+    post = post_norm(model, block, "mlp")
+    if post is not None:
+        bias = model.weights.b_out
+        whole = act @ weight + (bias[layer].float() if layer in bias else 0.0)
+        written = post.linear(written, post.scale(whole).unsqueeze(-2)).float()
+    return written * model.anatomy.multiplier
+
+
+def post_norm(model: Any, block: Any, branch: str = "attn") -> Norm | None:
+    """The norm between the output projection of a block's attention ("attn") or MLP ("mlp") and the stream, or None."""
+    out = block.parts.get(f"{branch}_out")
+    inner = [block.parts.get(name) for name in {"attn": ("o",), "mlp": ("mlp", "down")}[branch]]
+    return None if out is None or any(out is one for one in inner) else find_norm(out, model.d_model)
 
 
 def through_final_norm(
@@ -94,9 +120,18 @@ def head_outputs(model: Any, layer: int) -> Float[Tensor, "head d_head d_model"]
     return (outputs if post is None else post.linear(outputs, torch.ones(1).to(outputs))) * model.anatomy.multiplier
 
 
-def read_by_attention(model: Any, layer: int, stream: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*axes d_model"]:
-    """The stream as the projections of a layer's attention consume it."""
-    norm = model.anatomy.blocks[layer].norm1
+def neuron_outputs(model: Any, layer: int) -> Float[Tensor, "d_mlp d_model"]:
+    """W_out up to a positive factor: with the gain of a norm behind the MLP, without that norm's scale."""
+    outputs = model.weights.W_out[layer].float()
+    post = post_norm(model, model.anatomy.blocks[layer], "mlp")
+    return (outputs if post is None else post.linear(outputs, torch.ones(1).to(outputs))) * model.anatomy.multiplier
+
+
+def read_by(
+    model: Any, layer: int, branch: str, stream: Float[Tensor, "*axes d_model"]
+) -> Float[Tensor, "*axes d_model"]:
+    """The stream as the projections of a layer's attention ("attn") or MLP ("mlp") consume it."""
+    norm = model.weights.norm(layer, branch)
     return stream if norm is None else norm(stream).float()
 
 
