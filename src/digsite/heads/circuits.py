@@ -18,10 +18,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from digsite._core.errors import BadInput, explain
-from digsite.heads.rows import one_token, ordinary_tokens
+from digsite.heads.rows import ordinary_tokens
 from digsite.models import Model
 from digsite.models.direct import folded_unembedding, head_outputs, head_values, read_by
 from digsite.models.token_streams import token_streams
+from digsite.models.tokens import one_token
 
 TOKENS = 4096
 """Tokens that the eigenvalues are taken over, drawn from a larger vocabulary."""
@@ -114,7 +115,7 @@ def _longest_run(model: Model, items: Sequence[str]) -> list[int]:
     best: list[int] = []
     for write in (" {}".format, "{}".format):
         run: list[int] = []
-        for token in (*(one_token(model, write(item)) for item in items), None):
+        for token in (*(one_token(model.tokenizer, write(item)) for item in items), None):
             if token is not None and token not in run:
                 run.append(token)
                 continue

@@ -26,17 +26,6 @@ def _is_filler(piece: str | None) -> bool:
     return piece is None or (len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"))
 
 
-def one_token(model: Model, text: str) -> int | None:
-    """The id of a text that is one token of this model, or None."""
-    if model.tokenizer is None:
-        return None
-    try:
-        ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
-    except Exception:  # what a tokenizer without an unknown token raises about a word that it does not know
-        return None
-    return ids[0] if len(ids) == 1 and ids[0] != model.tokenizer.unk_token_id else None
-
-
 def random_repeats(model: Model, rows: int, *, length: int | None = None, seed: int = 0) -> Tokens:
     """Rows of ordinary tokens drawn at random and then said again: [BOS] r1 … rn r1 … rn.
 

@@ -356,7 +356,8 @@ def _meeting(
 
 def _rotates(model: Model, layer: int, streams: Float[Tensor, "row d_model"]) -> bool:
     """Whether the query of a stream depends on its position."""
-    here, there = (_meeting(model, layer, streams[:1], far)[0] for far in (0, 1))
+    longest = streams[streams.norm(dim=1).argmax()][None]  # the stream of a padding token can be empty
+    here, there = (_meeting(model, layer, longest, far)[0] for far in (0, 1))
     return not torch.allclose(here, there, rtol=1e-4, atol=1e-5)
 
 

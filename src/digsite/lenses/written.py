@@ -27,6 +27,7 @@ from digsite.artifacts import Result
 from digsite.models import Model, Tokens, made_by
 from digsite.models.direct import heads_written, neurons_written, require_a_sum, through_final_norm, unembedding
 from digsite.models.run import Run
+from digsite.models.tokens import grid
 from digsite.tasks import Task
 
 Part = tuple[int, int]
@@ -293,5 +294,5 @@ def known_parts(parts: Sequence[Part], every: Sequence[Part], what: str) -> list
 def spelled(model: Model, ids: Iterable[int]) -> dict[str, str]:
     """How tokens are written, by id."""
     ids = sorted(set(ids))
-    shown = model.tokens([ids]).strings[0] if ids else []
-    return {str(token): text for token, text in zip(ids, shown, strict=True)}
+    shown = grid([[token] for token in ids], tokenizer=model.tokenizer).strings if ids else []
+    return {str(token): text for token, (text,) in zip(ids, shown, strict=True)}

@@ -37,3 +37,5 @@ from digsite.viz.toys import findings_figure as findings_figure
 from digsite.viz.training_curves import training_figure as training_figure
 from digsite.viz.wiring import Wire as Wire
 from digsite.viz.wiring import wiring as wiring
+from digsite.viz.words import patchscope_figure as patchscope_figure
+from digsite.viz.words import written_tokens_figure as written_tokens_figure
