@@ -1,6 +1,7 @@
 """What heads do by their weights: the eigenvalues are those of the dense matrix, and planted heads are found."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ def test_the_score_is_that_of_the_dense_product(name):
     found, null = copying(model, [0, 2], seed=0)
     every = torch.arange(model.d_vocab)
     for at, layer in enumerate((0, 2)):
-        block = model.anatomy.blocks[layer]
+        block: Any = model.anatomy.blocks[layer]
         stream = token_streams(model, every, layer=layer)
         stream = stream if block.norm1 is None else block.norm1(stream)
         for head in range(model.n_heads):
@@ -34,7 +35,7 @@ def test_the_score_is_that_of_the_dense_product(name):
             post = block.parts.get("attn_out")
             if post is not None and post is not block.parts["o"]:
                 written = written * (post.weight + (1.0 if "gemma" in name else 0.0))
-            norm = model.anatomy.final_norm
+            norm: Any = model.anatomy.final_norm
             logits = norm.linear(written, torch.ones(1)) @ model.weights.W_U
             values = torch.linalg.eigvals((logits - logits.mean(1, keepdim=True)).double())
             wanted = float(values.real.sum() / values.abs().sum())
@@ -76,7 +77,7 @@ def days():
         hf.model.embed_tokens.weight.copy_(basis[:8])
         hf.lm_head.weight.copy_(basis[8:16])
         after = [0, *(1 + (i + 1) % 7 for i in range(7))]
-        attn = hf.model.layers[0].self_attn
+        attn: Any = hf.model.layers[0].self_attn
         attn.v_proj.weight[:8] = basis[:8]  # value head 0 serves heads 0 and 1
         attn.o_proj.weight[:, 8:16] = basis[8:16][after].T
         attn.o_proj.weight[:, 0:8] = basis[8:16].T  # head 0 copies

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,7 +142,8 @@ def test_copy_suppression_is_the_direct_effect_on_what_is_attended_to():
     ids = [5, 9, 7, 9, 11, 6]
     found = head_scores(model, text=grid([ids]), rows=0, kinds=[SUPPRESSION]).of(SUPPRESSION).values
     run = model.run(torch.tensor([ids]), read=["layers.*.attn.pattern", "layers.*.attn.result", "layers.2.resid_post"])
-    norm, w_u = model.anatomy.final_norm, model.weights.W_U
+    norm: Any = model.anatomy.final_norm
+    w_u = model.weights.W_U
     for layer in range(3):
         for head in range(4):
             total = 0.0
@@ -166,7 +168,8 @@ def test_a_planted_suppressor_is_found():
         attn.c_attn.weight[:, 128:][:, some] = down
         attn.c_proj.weight[some] = -60 * down.T
         for block in hf.transformer.h[:2]:
-            block.attn.c_proj.weight.mul_(0.01), block.mlp.c_proj.weight.mul_(0.01)
+            block.attn.c_proj.weight.mul_(0.01)
+            block.mlp.c_proj.weight.mul_(0.01)
         hf.lm_head.weight = torch.nn.Parameter(hf.transformer.wte.weight.clone())
         hf.transformer.wpe.weight.mul_(0.01)
     planted = wrap(hf, None, name="planted", revision=None, attention="eager")

@@ -1,5 +1,7 @@
 """Token tables are the top of the dense tables, and attention's own scores."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -30,12 +32,14 @@ def test_ov_is_the_top_of_the_dense_table(name, monkeypatch):
     model = untrained(name)
     table = ov_table(model, [(0, 1), (2, 3)])
     for at, (layer, head) in enumerate([(0, 1), (2, 3)]):
-        block, kv = model.anatomy.blocks[layer], head * model.weights.W_V[layer].shape[0] // model.n_heads
+        block: Any = model.anatomy.blocks[layer]
+        kv = head * model.weights.W_V[layer].shape[0] // model.n_heads
+        norm: Any = model.anatomy.final_norm
         read = block.norm1(token_streams(model, EVERY, layer=layer))
         written = read @ model.weights.W_V[layer][kv] @ model.weights.W_O[layer][head] * model.anatomy.multiplier
         if name == "gemma2":
             written = written * (block.parts["attn_out"].weight + 1)
-        logits = model.anatomy.final_norm.linear(written, torch.ones(1)) @ model.weights.W_U
+        logits = norm.linear(written, torch.ones(1)) @ model.weights.W_U
         logits = logits * (0.5 if name == "granite" else 1.0)
         same_top(table, at, logits - logits.mean(1, keepdim=True))
     assert table.values.shape == (2, 97, 8) and table.null.shape == (2, 97)
@@ -81,10 +85,11 @@ def test_neurons_in_and_out(name):
     chosen = [(0, 3), (2, 17)]
     inward, outward = neuron_inputs(model, chosen), neuron_outputs(model, chosen)
     for at, (layer, neuron) in enumerate(chosen):
-        read = model.anatomy.blocks[layer].norm2(token_streams(model, EVERY, layer=layer))
+        norm2: Any = model.anatomy.blocks[layer].norm2
+        read = norm2(token_streams(model, EVERY, layer=layer))
         weight = (model.weights.W_gate if name == "llama" else model.weights.W_in)[layer][:, neuron]
         same_top(inward, at, (read @ weight)[None])
-        norm = model.anatomy.final_norm
+        norm: Any = model.anatomy.final_norm
         logits = norm.linear(model.weights.W_out[layer][neuron], torch.ones(1)) @ model.weights.W_U
         same_top(outward, at, (logits - logits.mean())[None])
 
@@ -104,7 +109,8 @@ def test_a_planted_copier_has_the_token_itself_on_top(tmp_path):
         hf.model.layers[0].self_attn.v_proj.weight[:16] = basis
         hf.model.layers[0].self_attn.o_proj.weight[:, :16] = basis.T
         hf.lm_head.weight = torch.nn.Parameter(hf.model.embed_tokens.weight.clone())
-        hf.model.norm.weight.fill_(1.0), hf.model.layers[0].input_layernorm.weight.fill_(1.0)
+        hf.model.norm.weight.fill_(1.0)
+        hf.model.layers[0].input_layernorm.weight.fill_(1.0)
     model = wrap(hf, None, name="planted", revision=None, attention="eager")
     table = ov_table(model, [(0, 0), (0, 3)])
     assert float(table.onto_itself[0]) > 0.6 > 0.2 > float(table.onto_itself[1])

@@ -1,5 +1,7 @@
 """What heads and neurons write: the rows of an exact decomposition, and a null that chance explains."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -45,7 +47,7 @@ def test_the_effect_on_a_token_is_that_on_its_logit():
     model, task = untrained("llama"), paired_task()
     lens = head_lens(model, task.clean, [(1, 2)], top=97)
     run = model.run(task.clean, read=["layers.1.attn.result", "layers.2.resid_post"], at=-1)
-    norm = model.anatomy.final_norm
+    norm: Any = model.anatomy.final_norm
     logits = norm.linear(run["layers.1.attn.result"][:, 2], norm.scale(run["layers.2.resid_post"])) @ model.weights.W_U
     logits = logits - logits.mean(1, keepdim=True)
     order = logits.mean(0).sort(descending=True).indices

@@ -12,7 +12,7 @@ MADE = {"provenance": record("digsite.head_scores(model)", model="toy"), "cost":
 DRAW = torch.Generator().manual_seed(0)
 
 
-def scored(kind, text, best, threshold=0.25, rows=10, random=True):
+def scored(kind, text, best, threshold: float | None = 0.25, rows=10, random=True):
     values = 0.1 * torch.rand(3, 4, rows, generator=DRAW)
     values[1, 2] += best
     return KindScores(
