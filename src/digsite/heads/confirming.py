@@ -21,6 +21,7 @@ from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import bootstrap_interval
 from digsite._core.progress import track
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.heads.rows import foretold, random_repeats
 from digsite.models import Edit, Model, Tokens, ablate, made_by, replace
@@ -89,6 +90,7 @@ class HeadCheck(Result):
         )
 
 
+@method
 @torch.no_grad()
 def confirm_heads(
     model: Model,

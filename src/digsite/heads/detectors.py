@@ -25,6 +25,7 @@ from digsite._core.cost import measure
 from digsite._core.errors import BadInput, Unsupported, explain
 from digsite._core.numerics import bootstrap_interval
 from digsite._core.progress import track
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.heads.attending import ENTROPY, SUPPRESSION, look
 from digsite.heads.circuits import Orders, copying, known_orders, succession
@@ -189,6 +190,7 @@ class HeadScores(Result):
         return "; ".join(parts) + (f"; looked at on {' and '.join(texts)}" if texts else "")
 
 
+@method
 def head_scores(
     model: Model,
     *,

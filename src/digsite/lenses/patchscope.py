@@ -27,6 +27,7 @@ from digsite._core.cost import measure
 from digsite._core.errors import BadInput, ShapeMismatch, explain
 from digsite._core.numerics import bootstrap_interval, require_finite
 from digsite._core.progress import track
+from digsite._core.recording import method
 from digsite._core.visible import visible
 from digsite.artifacts import Result
 from digsite.lenses.identity import identity_prompt
@@ -141,6 +142,7 @@ class Patchscope(Result):
         )
 
 
+@method
 @torch.no_grad()
 def patchscope(
     model: Model,
@@ -240,6 +242,7 @@ def patchscope(
     )
 
 
+@method
 def self_ie(
     model: Model,
     vectors: Float[Tensor, "example d_model"],

@@ -29,6 +29,7 @@ from torch import Tensor
 from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.progress import track
+from digsite._core.recording import method
 from digsite._core.visible import visible
 from digsite.artifacts import Result
 from digsite.lenses.written import TOP, Part, known_parts, spelled
@@ -115,6 +116,7 @@ class TokenTable(Result):
         )
 
 
+@method
 @torch.no_grad()
 def neuron_inputs(
     model: Model, neurons: Sequence[Part], *, effective: bool = True, top: int = TOP, seed: int = 0
@@ -154,6 +156,7 @@ def neuron_inputs(
     )
 
 
+@method
 @torch.no_grad()
 def neuron_outputs(model: Model, neurons: Sequence[Part], *, top: int = TOP, seed: int = 0) -> TokenTable:
     """Which tokens a neuron raises most when it fires, by weights alone.
@@ -186,6 +189,7 @@ def neuron_outputs(model: Model, neurons: Sequence[Part], *, top: int = TOP, see
     )
 
 
+@method
 @torch.no_grad()
 def ov_table(
     model: Model,
@@ -225,6 +229,7 @@ def ov_table(
     )
 
 
+@method
 @torch.no_grad()
 def qk_table(
     model: Model,

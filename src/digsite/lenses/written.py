@@ -22,6 +22,7 @@ from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import bootstrap_interval
 from digsite._core.progress import track
+from digsite._core.recording import method
 from digsite._core.visible import visible
 from digsite.artifacts import Result
 from digsite.models import Model, Tokens, made_by
@@ -100,6 +101,7 @@ class WrittenTokens(Result):
         )
 
 
+@method
 def head_lens(
     model: Model,
     rows: Tokens | Task,
@@ -143,6 +145,7 @@ def head_lens(
     return _lens(model, rows, chosen, names, written, site="attn.z", at=at, top=top, draws=draws, seed=seed, call=call)
 
 
+@method
 def neuron_lens(
     model: Model,
     rows: Tokens | Task,
