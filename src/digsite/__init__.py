@@ -40,6 +40,7 @@ _ROOMS = {
         "chain_patching",
         "copy_test",
     ],
+    "digsite.heads": ["head_scores"],
     "digsite.graphs": ["Circuit"],
     "digsite.store": ["harvest", "Store"],
     "digsite.journal": ["Dig"],
@@ -57,6 +58,7 @@ _ROOM_NAMES = (
     "artifacts",
     "lenses",
     "patching",
+    "heads",
     "graphs",
     "store",
     "journal",
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
         directions,
         editing,
         graphs,
+        heads,
         journal,
         lenses,
         models,
@@ -92,6 +95,7 @@ if TYPE_CHECKING:
     from digsite.directions import Direction, Subspace  # noqa: F401
     from digsite.editing import disable  # noqa: F401
     from digsite.graphs import Circuit  # noqa: F401
+    from digsite.heads import head_scores  # noqa: F401
     from digsite.investigations import investigate  # noqa: F401
     from digsite.journal import Dig  # noqa: F401
     from digsite.lenses import logit_lens  # noqa: F401

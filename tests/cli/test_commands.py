@@ -11,6 +11,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 ASK = ["--model", MODEL, "--task", "ioi", "--n", "8"]
 COMMANDS = {
     "lens": ["lens", *ASK],
+    "heads": ["heads", "--model", MODEL, "--rows", "4", "--kinds", "induction", "copying", "entropy"],
     "patch": ["patch", *ASK, "--sites", "layers.*.attn.z[*]", "layers.3.mlp.out"],
     "generate": ["generate", "--model", MODEL, "--prompt", "Mary and John", "--prompt", "The", "--tokens", "2"],
     "task list": ["task", "list"],

@@ -42,7 +42,16 @@ def test_the_axes_of_sites_are_in_the_list():
 
 
 WORDS = [
-    f"Words of {what}" for what in ("an experiment", "a circuit", "a store", "training", "a dictionary", "the toys")
+    f"Words of {what}"
+    for what in (
+        "an experiment",
+        "a circuit",
+        "heads and tokens",
+        "a store",
+        "training",
+        "a dictionary",
+        "the toys",
+    )
 ]
 HEADINGS = ["Sites", "Axes", "Metrics", *WORDS]
 

@@ -35,8 +35,8 @@ from digsite.artifacts import Result
 from digsite.circuits.scores import EdgeScores
 from digsite.graphs import EdgeSpace, edge_space
 from digsite.graphs.edges import LOGITS
+from digsite.heads.patterns import attention, duplicate_token, induction, previous_token, weights
 from digsite.models import Model, made_by
-from digsite.patching.places import inside
 from digsite.sites import Site
 from digsite.tasks import Task
 
@@ -265,13 +265,13 @@ def _attention(
     found = []
     for start in track(range(0, len(task), batch), "attention"):
         part = task.take(slice(start, start + batch))
-        weights = _places(part, spans)
-        names = dict.fromkeys(weights)
+        summed = _places(part, spans)
+        names = dict.fromkeys(summed)
         run = model.run(part.clean, read=["layers.*.attn.pattern"], logits=1)
         by_layer = []
         for layer in range(model.n_layers):
             pattern = run[f"layers.{layer}.attn.pattern"].float()
-            each = [torch.einsum("bhds,bds->bh", pattern, one.to(pattern)).cpu() for one in weights.values()]
+            each = [attention(pattern, one).cpu() for one in summed.values()]
             heads = torch.stack(each, -1)  # [row, head, number]
             by_layer += [heads, torch.full_like(heads[:, :1], torch.nan)]
         rows = torch.cat(by_layer, 1)
@@ -282,33 +282,21 @@ def _attention(
 
 def _places(task: Task, spans: Sequence[str]) -> dict[str, Float[Tensor, "batch dst src"]]:
     """For each number the weights of attention that it sums: means over destinations, sums over sources."""
-    ids, mask = task.clean.ids, task.clean.mask.bool()
-    width = ids.shape[1]
+    mask = task.clean.mask
+    width = mask.shape[1]
     column = torch.arange(width)[None] - torch.tensor(task.clean.starts)[:, None]
     last = torch.zeros_like(mask)
     last[:, -1] = True
-    at = {name: inside(task, [name]) for name in spans}
+    at = {name: task.inside([name]) for name in spans}
     found = {"answer → first": _pairs(last, column == 0), "answer → itself": _pairs(last, last)}
     found |= {f"answer → {name}": _pairs(last, where) for name, where in at.items()}
     found |= {f"{a} → {b}": _pairs(at[a], at[b]) for a in at for b in at}
-    earlier = (torch.arange(width)[:, None] > torch.arange(width)) & mask[:, :, None] & mask[:, None]
-    same = (ids[:, :, None] == ids[:, None]) & earlier
-    after = torch.zeros_like(same)
-    after[:, :, 1:] = same[:, :, :-1]
-    after &= earlier
-    previous = (torch.arange(width)[:, None] - torch.arange(width) == 1) & earlier
     return found | {
-        "position before": _mean(previous),
-        "same token before": _mean(same),
-        "what followed the same token": _mean(after),
+        "position before": weights(previous_token(task.clean)),
+        "same token before": weights(duplicate_token(task.clean)),
+        "what followed the same token": weights(induction(task.clean)),
     }
 
 
 def _pairs(dst: Bool[Tensor, "batch dst"], src: Bool[Tensor, "batch src"]) -> Float[Tensor, "batch dst src"]:
-    return _mean(dst[:, :, None] & src[:, None])
-
-
-def _mean(pairs: Bool[Tensor, "batch dst src"]) -> Float[Tensor, "batch dst src"]:
-    """Weights that sum attention over the sources of a destination, and take the mean over destinations with any."""
-    destinations = pairs.any(2).sum(1).clamp(min=1)
-    return pairs / destinations[:, None, None]
+    return weights(dst[:, :, None] & src[:, None])

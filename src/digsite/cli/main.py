@@ -19,6 +19,7 @@ from digsite._core.provenance import command_line
 from digsite.cli import circuit, dig, model, runs, sae, task, toys
 from digsite.cli.generate import generate
 from digsite.cli.harvest import harvest
+from digsite.cli.heads import heads
 from digsite.cli.investigate import investigate
 from digsite.cli.lens import lens
 from digsite.cli.patch import patch
@@ -51,7 +52,7 @@ app.meta.suppress_keyboard_interrupt = False
 circuit.app.command(disable)
 for command, name in ((train, "train"), (eval_, "eval"), (compare_, "compare")):
     sae.app.command(command, name=name)
-about_models = (investigate, lens, patch, generate, circuit.app, harvest, sae.app)
+about_models = (investigate, lens, heads, patch, generate, circuit.app, harvest, sae.app)
 for command in (*about_models, scoreboard, task.app, model.app, toys.app, dig.app, runs.app, dig.search):
     app.command(command)
 for place, name in enumerate(name for name in app if not name.startswith("-")):

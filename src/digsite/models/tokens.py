@@ -277,6 +277,29 @@ def pad_id(tokenizer: Any) -> int:
     return next((token for token in known if token is not None), 0)
 
 
+def leading_bos(tokenizer: Any) -> int | None:
+    """The BOS that a tokenizer puts before every text, or None."""
+    bos = getattr(tokenizer, "bos_token_id", None)
+    return bos if bos is not None and tokenizer("")["input_ids"][:1] == [bos] else None
+
+
+def one_token(tokenizer: Any, text: str) -> int | None:
+    """The id of a text that is one token, or None: of several, unknown, or where there is no tokenizer.
+
+    A text with a space before it is taken as it stands in running text, whatever the tokenizer does at a text's start.
+    """
+    if tokenizer is None:
+        return None
+    lead = "." if text.startswith(" ") else ""
+    try:
+        before, ids = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in (lead, lead + text))
+    except Exception:  # what a tokenizer without an unknown token raises about a word that it does not know
+        return None
+    if ids[:-1] != before or not ids or ids[-1] == tokenizer.unk_token_id:
+        return None
+    return ids[-1]
+
+
 def grid(
     rows: Sequence[Sequence[int]],
     *,

@@ -25,7 +25,7 @@ from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.models import Model, Tokens, made_by
 from digsite.patching.activation import ROWS
-from digsite.patching.places import inside, lined_up
+from digsite.patching.places import lined_up
 from digsite.tasks import Task
 
 
@@ -160,7 +160,7 @@ def copy_test(
     """
     lined_up(task)
     names = [tuple([one] if isinstance(one, str) else one) for one in (stated, question)]
-    places = [inside(task, some) for some in names]
+    places = [task.inside(some) for some in names]
     clean, corrupt = task.clean, task.require_corrupt()
     for some, place in zip(names, places, strict=True):
         same = ~((clean.ids != corrupt.ids) & place).any(1)

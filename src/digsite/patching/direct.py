@@ -23,12 +23,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from digsite._core.cost import measure
-from digsite._core.errors import Unsupported, explain
 from digsite._core.numerics import bootstrap_interval
 from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.models import Model, Run, made_by
-from digsite.models.norms import Norm, find_norm
+from digsite.models.direct import heads_written, require_a_sum, through_final_norm
 from digsite.models.readout import logit_scale, softcap
 from digsite.tasks import Task
 
@@ -102,11 +101,7 @@ def direct_attribution(model: Model, task: Task) -> DirectAttribution:
         Direct effects only: a head that works through later heads shows nothing here. With a final soft-cap (Gemma 2)
         the difference before the cap is decomposed.
     """
-    anatomy = model.anatomy
-    if anatomy.arch.post_norm or (anatomy.final_norm is None and anatomy.final_norm_module is not None):
-        raise Unsupported(
-            explain("The last stream of this model is not a sum of components", found="norms sit inside the stream")
-        )
+    require_a_sum(model)
     with measure() as cost:
         names, sites = _recorded(model)
         last = f"layers.{model.n_layers - 1}.resid_post"
@@ -156,14 +151,7 @@ def _written(model: Model, run: Run) -> dict[str, Float[Tensor, "example d_model
         has_out = anatomy.has((block.index, "attn.out"))
         if anatomy.has((block.index, "attn.result")):
             out = run[f"{layer}.attn.out"].float()
-            heads = torch.einsum("bnh,nhd->bnd", run[f"{layer}.attn.z"].float(), model.weights.W_O[block.index].float())
-            post = _post_norm(model, block.parts.get("attn_out"), block.parts.get("o"))
-            if post is not None:
-                whole = heads.sum(1)
-                bias = model.weights.b_O
-                whole = whole + bias[block.index].float() if block.index in bias else whole
-                heads = post.linear(heads, post.scale(whole).unsqueeze(1)).float()
-            heads = heads * anatomy.multiplier
+            heads = heads_written(model, block.index, run[f"{layer}.attn.z"])
             for head in range(model.n_heads):
                 written[f"{layer}.attn.z[{head}]"] = heads[:, head]
             written[f"{layer}.attn.bias"] = out - heads.sum(1)
@@ -176,13 +164,6 @@ def _written(model: Model, run: Run) -> dict[str, Float[Tensor, "example d_model
         if has_mlp:
             written[f"{layer}.mlp.out"] = run[f"{layer}.mlp.out"].float()
     return written
-
-
-def _post_norm(model: Model, out: object, projection: object) -> Norm | None:
-    """The norm between the output projection and the stream (Gemma 2, OLMo 2), or None."""
-    if out is None or out is projection:
-        return None
-    return find_norm(out, model.d_model)  # pyright: ignore[reportArgumentType]
 
 
 def _directions(model: Model, task: Task) -> tuple[Float[Tensor, "example d_model"], Float[Tensor, " example"]]:
@@ -201,12 +182,7 @@ def _directions(model: Model, task: Task) -> tuple[Float[Tensor, "example d_mode
 def _attributions(
     model: Model, written: dict[str, Tensor], last: Tensor, direction: Tensor, bias: Tensor
 ) -> Float[Tensor, "component example"]:
-    norm = model.anatomy.final_norm
-    if norm is None:
-        rows = [(x * direction).sum(-1) for x in written.values()]
-        return torch.stack([*rows, bias])
-    scale = norm.scale(last.float())
-    rows = [(norm.linear(x, scale) * direction).sum(-1) for x in written.values()]
-    shift = norm.bias
+    rows = [(through_final_norm(model, x, last) * direction).sum(-1) for x in written.values()]
+    shift = 0.0 if model.anatomy.final_norm is None else model.anatomy.final_norm.bias
     constant = (shift.float() * direction).sum(-1) if isinstance(shift, Tensor) else direction.sum(-1) * 0
     return torch.stack([*rows, constant + bias])

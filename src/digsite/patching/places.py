@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from digsite._core.errors import BadInput, explain
@@ -66,16 +66,6 @@ def span_positions(task: Task, name: str) -> Int[Tensor, "batch k"]:
         )
     steps = torch.arange(int(widths.max()))
     return torch.minimum(spans[:, :1] + steps, spans[:, 1:] - 1)
-
-
-def inside(task: Task, names: Sequence[str]) -> Bool[Tensor, "batch pos"]:
-    """Which columns of each row belong to one of some spans."""
-    position = torch.arange(task.clean.ids.shape[1]) - torch.tensor(task.clean.starts)[:, None]
-    found = torch.zeros_like(task.clean.mask)
-    for name in names:
-        spans = task.row_spans(name)
-        found |= (position >= spans[:, :1]) & (position < spans[:, 1:])
-    return found
 
 
 def lined_up(task: Task) -> None:

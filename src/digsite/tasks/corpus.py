@@ -22,7 +22,7 @@ from typing import Any
 from digsite._core.errors import BadInput, LoadError, explain
 from digsite._core.progress import track
 from digsite.models import Model, Tokens
-from digsite.models.tokens import grid, pad_id
+from digsite.models.tokens import grid, leading_bos, pad_id
 
 _AT_ONCE = 256
 """Documents tokenised in one call."""
@@ -249,8 +249,7 @@ class Corpus:
     @cached_property
     def _leads(self) -> bool:
         """Whether the tokenizer puts a BOS before every text."""
-        bos = self.tokenizer.bos_token_id
-        return bos is not None and self.tokenizer("")["input_ids"][:1] == [bos]
+        return leading_bos(self.tokenizer) is not None
 
     def _rows(self, found: Census) -> Iterator[list[int]]:
         rows = self._packed_rows(found) if self.packed else self._document_rows(found)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from rich.console import Console
 from rich.text import Text
 from torch import Tensor
@@ -209,6 +209,19 @@ class Task:
         if name not in self.spans:
             raise BadInput(explain(f"The task {self.name} has no span {name!r}", possible=self.spans, near=name))
         return self.spans[name][self.example_rows]
+
+    def inside(self, names: Sequence[str]) -> Bool[Tensor, "batch pos"]:
+        """Which columns of each clean row belong to one of some spans.
+
+        Raises:
+            BadInput: The task has no such span.
+        """
+        position = torch.arange(self.clean.ids.shape[1]) - torch.tensor(self.clean.starts)[:, None]
+        found = torch.zeros_like(self.clean.mask)
+        for name in names:
+            spans = self.row_spans(name)
+            found |= (position >= spans[:, :1]) & (position < spans[:, 1:])
+        return found
 
     def take(self, examples: Any) -> "Task":
         """The task with the chosen examples only: an int, a slice, a list or tensor of indices, or a mask."""

@@ -11,6 +11,7 @@ from digsite.viz.dictionaries import loss_figure as loss_figure
 from digsite.viz.estimate import Control as Control
 from digsite.viz.estimate import Estimate as Estimate
 from digsite.viz.figure import Figure as Figure
+from digsite.viz.heads import head_map as head_map
 from digsite.viz.heatmap import heatmap as heatmap
 from digsite.viz.histogram import Pile as Pile
 from digsite.viz.histogram import histogram as histogram
@@ -36,3 +37,5 @@ from digsite.viz.toys import findings_figure as findings_figure
 from digsite.viz.training_curves import training_figure as training_figure
 from digsite.viz.wiring import Wire as Wire
 from digsite.viz.wiring import wiring as wiring
+from digsite.viz.words import patchscope_figure as patchscope_figure
+from digsite.viz.words import written_tokens_figure as written_tokens_figure
