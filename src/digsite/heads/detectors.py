@@ -12,7 +12,7 @@
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import ClassVar
 
@@ -264,9 +264,7 @@ def head_scores(
     return HeadScores(
         model=model.name,
         layers=layers,
-        measured=tuple(
-            KindScores(**{**vars_of(one), "random": shuffled.get((one.kind, one.text), none)}) for one in measured
-        ),
+        measured=tuple(replace(one, random=shuffled.get((one.kind, one.text), none)) for one in measured),
         provenance=made_by(
             f"digsite.head_scores(model, kinds={list(chosen)}, text=text, task=task, looks={list(looks)}, rows={rows}, "
             f"length={length}, random_weights={random_weights}, seed={seed})",
@@ -276,11 +274,6 @@ def head_scores(
         ),
         cost=cost,
     )
-
-
-def vars_of(one: KindScores) -> dict[str, object]:
-    """The fields of one entry."""
-    return {name: getattr(one, name) for name in KindScores.__dataclass_fields__}
 
 
 def _chosen(model: Model, kinds: Sequence[str] | None, *, has_text: bool, orders: Orders) -> tuple[str, ...]:
