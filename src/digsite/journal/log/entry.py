@@ -16,7 +16,7 @@ from typing import NamedTuple
 from digsite._core.errors import BadInput, explain
 from digsite.journal.log.front import Front, read_front
 from digsite.journal.log.places import Edit, Problem, Slot, apply, end_of_line, line_of, newline_of
-from digsite.journal.log.table import LABELS, Table, plain_lines, read_labels, read_table, read_title
+from digsite.journal.log.table import LABELS, MAY_HAVE_TIMES, Table, plain_lines, read_labels, read_table, read_title
 from digsite.journal.log.times import Session, zone_of
 
 _ALSO = {"goals": "goal", "projects": "project", "timezone": "zone", "updates": "update"}
@@ -121,8 +121,10 @@ def _read(text: str, path: Path) -> _Read:
             if name in front.nodes:
                 front.nodes.setdefault(known, front.nodes[name])
     body = 0 if front is None else front.body
-    lines = plain_lines(text, body)
-    table = read_table(text, lines, problems) if "|" in text[body:] else None
+    may_have_times = MAY_HAVE_TIMES.search(text, body) is not None
+    needs_lines = front is None or may_have_times or "title" not in front.nodes
+    lines = plain_lines(text, body) if needs_lines else []
+    table = read_table(text, lines, problems) if may_have_times else None
     slots: dict[str, Slot | None] = {}
     if front is None:
         slots = dict(read_labels(lines))
@@ -210,7 +212,7 @@ def _edits(was: _Read, entry: Entry, text: str) -> list[Edit]:
 
 
 def _set(was: _Read, name: str, value: str, text: str) -> Edit:
-    """Writes a text: where it stands, else at the end of the front matter, else in a line below the table or heading."""
+    """Writes a text: where it stands, else at the end of the front matter, else below the table or heading."""
     slot = was.slots.get(name)
     if was.front is not None and (name in was.front.nodes or slot is None):
         return was.front.set(name, value)

@@ -82,8 +82,8 @@ class Log:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock"):
+            path = self.folder / file if file else self._path(day)
             for _ in range(_TRIES):
-                path = self.folder / file if file else self._path(day)
                 before = path.read_bytes() if path.exists() else None
                 text = new if before is None else _text(path, before)
                 written = write_entry(change(read_entry(text, path)), text)

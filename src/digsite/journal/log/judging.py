@@ -180,7 +180,7 @@ def _with_overlaps(works: list[Work]) -> list[Work]:
 
 
 def _overlap(work: Work, before: Work) -> Flag:
-    assert work.start is not None and work.end is not None and before.end is not None
+    assert work.start and work.end and before.end
     shared = spoken(min(work.end, before.end) - work.start)
     same = work.entry.date == before.entry.date
     other = f"{before.session}" if same else f"{before.session} of {before.entry.date}"

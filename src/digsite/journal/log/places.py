@@ -70,9 +70,11 @@ def read_row(text: str, start: Slot, end: Slot | None, problems: list[Problem]) 
 
 def apply(text: str, edits: Iterable[Edit]) -> str:
     """The text with all edits made; of several at one place the first is written first."""
-    for edit in reversed(sorted(edits, key=lambda edit: edit.start)):
-        text = text[: edit.start] + edit.text + text[edit.stop :]
-    return text
+    made, at = "", 0
+    for edit in sorted(edits, key=lambda edit: edit.start):
+        made += text[at : edit.start] + edit.text
+        at = edit.stop
+    return made + text[at:]
 
 
 def line_of(text: str, at: int) -> int:

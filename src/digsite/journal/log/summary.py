@@ -70,9 +70,9 @@ class LogSummary:
         if not sums.entries:
             return "The log is empty: begin it with `digsite log start`."
         first = (
-            f"{spoken(sums.time)} in {_counted(sums.entries, 'entry', 'entries')}, on {_counted(sums.documented, 'day')} "
-            f"of {sums.calendar:,} ({sums.share:.0%}); the streak is {_counted(sums.current.days, 'day')} as of "
-            f"{sums.today}."
+            f"{spoken(sums.time)} in {_counted(sums.entries, 'entry', 'entries')}, on "
+            f"{_counted(sums.documented, 'day')} of {sums.calendar:,} ({sums.share:.0%}); the streak is "
+            f"{_counted(sums.current.days, 'day')} as of {sums.today}."
         )
         if sums.running:
             first += " A session is running and not counted yet."
@@ -125,11 +125,11 @@ def summarise(
 def summary_page(summary: LogSummary) -> str:
     """The summary as Markdown, to lie as README.md beside the entries."""
     sums = summary.totals
-    lines = [GENERATED, "", "# Daily log", "", summary.verdict.replace("`", "`"), ""]
+    lines = [GENERATED, "", "# Daily log", "", summary.verdict, ""]
     lines += ["| | |", "|---|---|"] + [f"| {name} | {value} |" for name, value in facts(sums)] + [""]
     if sums.flags:
         lines += ["## In question", ""]
-        lines += [f"- {_link(flag.file)}, line {flag.line}: {_text(flag.question)}{_with(flag)}" for flag in sums.flags]
+        lines += [f"- {_link(flag.file)}, line {flag.line}: {flag.question} {sum_with(flag)}" for flag in sums.flags]
         lines += [""]
     lines += ["## Newest entries", ""]
     for day in summary.days:
@@ -175,6 +175,12 @@ def facts(sums: Totals) -> list[tuple[str, str]]:
     if sums.target is not None:
         told.append((f"Days below {spoken(sums.target)}", f"{len(sums.below):,}"))
     return told
+
+
+def sum_with(flag: Flag) -> str:
+    """What the sum of the log is without a session in question, and would be with it."""
+    without = f"The sum is {spoken(flag.total)} without it"
+    return f"{without}." if flag.total_with is None else f"{without}, {spoken(flag.total_with)} with it."
 
 
 def runs_on(entry: Entry, runs: Sequence[RunLine]) -> tuple[RunLine, ...]:
@@ -225,12 +231,6 @@ def _task(todo: Todo) -> str:
     done = "" if todo.completed is None else f", done {todo.completed}"
     mark = " " if todo.completed is None else "x"
     return f"- [{mark}] {todo.text} (added {todo.added}{done}; {_link(todo.file)})"
-
-
-def _with(flag: Flag) -> str:
-    if flag.total_with is None:
-        return f" The sum is {spoken(flag.total)} without it."
-    return f" The sum is {spoken(flag.total)} without it, {spoken(flag.total_with)} with {spoken(flag.adds or flag.total)}."
 
 
 def _link(file: str, shown: object = "") -> str:

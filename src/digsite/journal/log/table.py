@@ -12,7 +12,9 @@ from digsite.journal.log.times import Session
 
 LABELS = ("date", "zone", "goal", "summary", "tags", "project", "update")
 _LABEL = re.compile(rf"\**({'|'.join(LABELS)})s?\**[ \t]*:[ \t]*\**[ \t]*(.*)", re.IGNORECASE)
-_CODE = re.compile(r"[ ]{0,3}(`{3,}|~{3,})")
+_CODE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$", re.MULTILINE)
+MAY_HAVE_TIMES = re.compile(r"[ \t*_`|]in[ \t*_`]*\|", re.IGNORECASE)
+"""What a text with a table of times has somewhere; to look for it is quick."""
 _RULE = re.compile(r"[|: \t-]*-[|: \t-]*")
 
 
@@ -58,16 +60,27 @@ class Table:
         return "|" + "|".join(f" {cell} " for cell in cells) + "|"
 
 
+def code_blocks(text: str) -> list[tuple[int, int]]:
+    """Where the blocks of code of a text begin and end."""
+    found: list[tuple[int, int]] = []
+    opened: re.Match[str] | None = None
+    for fence in _CODE.finditer(text) if "```" in text or "~~~" in text else ():
+        if opened is None:
+            opened = fence
+        elif fence[1].startswith(opened[1]) and not fence[2].strip():
+            found.append((opened.start(), fence.end()))
+            opened = None
+    return found if opened is None else [*found, (opened.start(), len(text))]
+
+
 def plain_lines(text: str, start: int) -> list[Slot]:
     """The lines of a text from a place on, without those in blocks of code; a slot's value has no newline."""
-    found, fence = [], ""
+    found, blocks = [], code_blocks(text[start:])
+    at = 0
     for line in text[start:].split("\n"):
-        code = _CODE.match(line)
-        if code and (not fence or (code[1].startswith(fence) and not line.strip().strip(fence[0]))):
-            fence = "" if fence else code[1]
-        elif not fence:
-            found.append(Slot(line.rstrip("\r"), start, min(start + len(line) + 1, len(text))))
-        start += len(line) + 1
+        if not any(first <= at <= last for first, last in blocks):
+            found.append(Slot(line.rstrip("\r"), start + at, min(start + at + len(line) + 1, len(text))))
+        at += len(line) + 1
     return found
 
 

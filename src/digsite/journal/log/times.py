@@ -11,7 +11,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -44,16 +44,7 @@ class Time:
         Raises:
             BadInput: It is no time of a day.
         """
-        found = _TIME.fullmatch(text.strip())
-        hour, minute = (int(found[1]), int(found[2])) if found else (99, 99)
-        midnight = (hour, minute) == (24, 0)
-        offset = "" if found is None or found[3] is None else found[3].replace("Z", "+00:00")
-        if found is None or minute > 59 or not (hour < 24 or midnight) or (offset and not _is_offset(offset)):
-            raise BadInput(explain("A time cannot be read", found=repr(text), do=HOW))
-        if offset:
-            sign, (hours, minutes) = offset[0], offset[1:].split(":")
-            offset = f"{sign}{int(hours):02}:{minutes}"
-        return cls(0 if midnight else hour, minute, int(found[4] or 0) + midnight, offset)
+        return _parse(text)
 
     @classmethod
     def of(cls, moment: datetime, day: date) -> "Time":
@@ -87,6 +78,20 @@ class Time:
             return (first.astimezone(UTC),)
         both = sorted((first.astimezone(UTC), second.astimezone(UTC)))
         return tuple(one for one in both if one.astimezone(zone).replace(tzinfo=None) == wall)
+
+
+@lru_cache(maxsize=4096)
+def _parse(text: str) -> Time:
+    found = _TIME.fullmatch(text.strip())
+    hour, minute = (int(found[1]), int(found[2])) if found else (99, 99)
+    midnight = (hour, minute) == (24, 0)
+    offset = "" if found is None or found[3] is None else found[3].replace("Z", "+00:00")
+    if found is None or minute > 59 or not (hour < 24 or midnight) or (offset and not _is_offset(offset)):
+        raise BadInput(explain("A time cannot be read", found=repr(text), do=HOW))
+    if offset:
+        sign, (hours, minutes) = offset[0], offset[1:].split(":")
+        offset = f"{sign}{int(hours):02}:{minutes}"
+    return Time(0 if midnight else hour, minute, int(found[4] or 0) + midnight, offset)
 
 
 @dataclass(frozen=True)

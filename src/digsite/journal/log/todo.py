@@ -13,9 +13,9 @@ from datetime import date
 
 from digsite._core.errors import BadInput, explain
 from digsite.journal.log.entry import Entry
-from digsite.journal.log.table import plain_lines
+from digsite.journal.log.table import code_blocks
 
-_TASK = re.compile(r"\s*(?:[-*+]|\d+[.)])[ \t]+\[([ xX])\][ \t]+(.*\S)\s*")
+_TASK = re.compile(r"^[ \t]*(?:[-*+]|\d+[.)])[ \t]+\[([ xX])\][ \t]+(.*\S)", re.MULTILINE)
 _SAID = re.compile(r"\s*\(?(added|done|➕|✅)[ \t]*(\d{4}-\d{2}-\d{2})\)?")
 
 
@@ -90,9 +90,9 @@ def complete(entry: Entry, todo: Todo, day: date) -> Entry:
 def _tasks(entry: Entry) -> Iterable[Todo]:
     if "[ ]" not in entry.body and "[x]" not in entry.body and "[X]" not in entry.body:
         return
-    for line in plain_lines(entry.body, 0):
-        task = _TASK.fullmatch(line.value)
-        if task is None:
+    blocks = code_blocks(entry.body)
+    for task in _TASK.finditer(entry.body):
+        if any(first <= task.start() <= last for first, last in blocks):
             continue
         said = {"➕": "added", "✅": "done"}
         dates = {said.get(word, word): _date(day) for word, day in _SAID.findall(task[2])}
@@ -102,7 +102,7 @@ def _tasks(entry: Entry) -> Iterable[Todo]:
             added=dates.get("added") or entry.date,
             completed=completed,
             file=entry.file,
-            line=entry.body_line + entry.body.count("\n", 0, line.start),
+            line=entry.body_line + entry.body.count("\n", 0, task.start()),
             tags=entry.tags,
             projects=entry.projects,
         )

@@ -87,7 +87,9 @@ def start(log: Log, now: datetime, *, title: str = "", tags: Sequence[str] = (),
     return log.change(now.date(), begin, new=template(now))
 
 
-def stop(log: Log, now: datetime, *, at: Time | None = None, day: date | None = None, summary: str = "") -> Entry:
+def stop(
+    log: Log, now: datetime, *, at: Time | None = None, day: date | None = None, summary: str = ""
+) -> tuple[Entry, Session]:
     """Ends the session that is open, in the entry in which it began.
 
     Args:
@@ -96,6 +98,9 @@ def stop(log: Log, now: datetime, *, at: Time | None = None, day: date | None = 
         at: When it ended, where that was not now: today, or on the day that is named.
         day: The day of the entry in which it began.
         summary: What came of the day, where that is to be set.
+
+    Returns:
+        The entry, and the session that was ended.
 
     Raises:
         BadInput: No session is open, or it would have ended before it began or after more than 16 hours.
@@ -108,18 +113,21 @@ def stop(log: Log, now: datetime, *, at: Time | None = None, day: date | None = 
     if at is not None and day is None and not at.days:
         at = replace(at, days=(now.date() - before.date).days)
 
+    ended: list[Session] = []
+
     def end(entry: Entry) -> Entry:
         running = _open(entry)
         if running is None:
             raise BadInput(
                 explain(f"{entry.file} has no open session any more", do="Look at it with: digsite log today")
             )
-        ended = replace(running, end=at or _shown(now, entry))
-        _check_length(entry, ended)
-        sessions = tuple(ended if session is running else session for session in entry.sessions)
+        closed = replace(running, end=at or _shown(now, entry))
+        _check_length(entry, closed)
+        ended.append(closed)
+        sessions = tuple(closed if session is running else session for session in entry.sessions)
         return replace(entry, sessions=sessions, summary=summary or entry.summary)
 
-    return log.change(before.date, end, file=before.file)
+    return log.change(before.date, end, file=before.file), ended[-1]
 
 
 def note(log: Log, now: datetime, text: str) -> Entry:
