@@ -33,14 +33,26 @@ class Clock:
 
     zone: str | None = None
 
-    def now(self, at: str | None = None) -> datetime:
-        """This moment, or the moment at which the clock showed a time today."""
+    def now(self, at: str | None = None, day: str | None = None) -> datetime:
+        """This moment, or the moment at which the clock showed a time, today or on a day.
+
+        Raises:
+            BadInput: It did not, or not yet.
+        """
         from digsite.journal.log.times import Time, local_zone, zone_of
         from digsite.journal.log.working import moment
 
         zone = self.zone or local_zone()
         now = datetime.now(zone_of(zone))
-        return now if at is None else moment(now.date(), Time.parse(at), zone)
+        if at is None and day is None:
+            return now
+        if at is None:
+            raise BadInput(explain(f"It is not said when on {day}", do="Add --at 10:40"))
+        shown = moment(now.date() if day is None else _day(day), Time.parse(at), zone)
+        if shown > now:
+            do = "Say the time at which it was, with --day 2026-11-30 if that was not today"
+            raise BadInput(explain(f"{shown:%Y-%m-%d %H:%M} in {zone} is still to come", do=do))
+        return shown
 
 
 HERE = Clock()
@@ -50,6 +62,7 @@ HERE = Clock()
 def start(
     *,
     at: str | None = None,
+    day: str | None = None,
     title: str = "",
     tag: tuple[str, ...] = (),
     project: tuple[str, ...] = (),
@@ -59,13 +72,14 @@ def start(
 
     Args:
         at: When it began, if that was not now: 10:40.
+        day: The day on which it began, if that was not today: 2026-11-30.
         title: What the day is about.
         tag: A tag of the day; several may be given.
         project: What it is for; several may be given.
     """
     from digsite.journal.log import working
 
-    entry = working.start(_log(), clock.now(at), title=title, tags=tag, projects=project)
+    entry = working.start(_log(), clock.now(at, day), title=title, tags=tag, projects=project)
     answers().print(f"started at {entry.sessions[-1].start}: {_place(entry)}", soft_wrap=True)
 
 

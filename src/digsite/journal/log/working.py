@@ -122,7 +122,7 @@ def stop(
                 explain(f"{entry.file} has no open session any more", do="Look at it with: digsite log today")
             )
         closed = replace(running, end=at or _shown(now, entry))
-        _check_length(entry, closed)
+        _check_length(entry, closed, now)
         ended.append(closed)
         sessions = tuple(closed if session is running else session for session in entry.sessions)
         return replace(entry, sessions=sessions, summary=summary or entry.summary)
@@ -205,7 +205,7 @@ def _shown(now: datetime, entry: Entry) -> Time:
     return shown.with_offset(now) if other else shown
 
 
-def _check_length(entry: Entry, session: Session) -> None:
+def _check_length(entry: Entry, session: Session, now: datetime) -> None:
     """Refuses to write what would be asked about at once."""
     zone = zone_of(entry.zone)
     assert session.end is not None
@@ -219,6 +219,8 @@ def _check_length(entry: Entry, session: Session) -> None:
     if length < timedelta():
         asked = f"{session.end} is before {session.start}, when the session of {entry.date} began"
         raise BadInput(explain(asked, do=f'If it ended the next day: {how[:-1]} +1"'))
+    if entry.zone and ends[0] > now:
+        raise BadInput(explain(f"{session.end} on {entry.date} is still to come", do="Say the time at which it ended"))
     if length > LONGEST:
         asked = f"The session of {entry.date} that began at {session.start} would be {spoken(length)}"
         do = f"Say when it ended, on {entry.date}: digsite log stop --day {entry.date} --at 18:00"
