@@ -11,6 +11,7 @@ from digsite.journal.log.summary import LogSummary as LogSummary
 from digsite.journal.log.summary import summarise as summarise
 from digsite.journal.log.summary import summary_page as summary_page
 from digsite.journal.log.summary import todo_page as todo_page
+from digsite.journal.log.sums import Totals as Totals
 from digsite.journal.log.sums import totals as totals
 from digsite.journal.log.times import Session as Session
 from digsite.journal.log.times import Time as Time

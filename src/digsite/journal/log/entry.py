@@ -22,6 +22,7 @@ from digsite.journal.log.times import Session, zone_of
 _ALSO = {"goals": "goal", "projects": "project", "timezone": "zone", "updates": "update"}
 _LISTS = ("tags", "project")
 _TEXTS = ("title", "zone", "goal", "summary", "update")
+_SAID = (*_TEXTS, "sessions", "tags", "projects")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +103,11 @@ def write_entry(entry: Entry, text: str) -> str:
     path = entry.path or Path(entry.file)
     was = _read(text, path)
     if entry.body != was.entry.body:
+        same = [name for name in _SAID if getattr(entry, name) == getattr(was.entry, name)]
         text = text[: 0 if was.front is None else was.front.body] + entry.body
         was = _read(text, path)
+        # A heading or a table of the new body may say what was not said before.
+        entry = replace(entry, **{name: getattr(was.entry, name) for name in same})
     written = apply(text, _edits(was, entry, text))
     now, wanted = replace(_read(written, path).entry, body=""), replace(entry, body="")
     if now != wanted:

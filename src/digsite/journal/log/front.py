@@ -12,13 +12,14 @@ from typing import Any
 
 import yaml
 
-from digsite.journal.log.places import OPEN, Edit, Problem, Row, Slot, end_of_line, line_of, newline_of, read_row
+from digsite.journal.log.places import OPEN, Edit, Problem, Row, Slot, end_of_line, newline_of, read_row
 from digsite.journal.log.times import Session, Time
 
 _BASE: type[Any] = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _FENCE = re.compile(r"\ufeff?---[ \t]*\r?\n")
 _CLOSE = re.compile(r"^(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.MULTILINE)
 _WORD = re.compile(r"[^\W\d_][\w .+/-]*(?<! )")
+_ESCAPED = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff\ufffe\uffff]")
 _NO_WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 SHAPE = 'Write "sessions:" and below it one "  - in: "10:40"" with its "    out: "16:30"" for each'
 
@@ -54,7 +55,7 @@ class Front:
             return None
         node = self.nodes[name][1]
         if isinstance(node, yaml.ScalarNode):
-            return Slot("" if node.value in ("~", "null") else node.value.strip(), *self._span(node))
+            return Slot("" if _is_nothing(node) else node.value.strip(), *self._span(node))
         return Slot(" | ".join(self._parts(name, problems)), *self._span(node))
 
     def words(self, name: str, problems: list[Problem]) -> tuple[str, ...]:
@@ -63,7 +64,7 @@ class Front:
             return ()
         node = self.nodes[name][1]
         if isinstance(node, yaml.ScalarNode):
-            return tuple(filter(None, (part.strip() for part in node.value.split(",")))) if node.value != "~" else ()
+            return () if _is_nothing(node) else tuple(filter(None, map(str.strip, node.value.split(","))))
         return tuple(self._parts(name, problems))
 
     def sessions(self, problems: list[Problem]) -> list[Row]:
@@ -79,9 +80,7 @@ class Front:
 
     def set(self, name: str, value: str) -> Edit:
         """Writes the text of a key."""
-        written = json.dumps(value, ensure_ascii=False)
-        written = re.sub(r"[\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff\ufffe\uffff]", _escaped, written)
-        return self._put(name, written)
+        return self._put(name, _quoted(value))
 
     def set_words(self, name: str, parts: Sequence[str]) -> Edit:
         """Writes the parts of a key as a list on one line."""
@@ -215,7 +214,7 @@ def read_front(text: str, problems: list[Problem]) -> Front | None:
     for key, node in () if root is None else root.value:
         at = start + key.start_mark.index
         if key.value in nodes:
-            problems.append(Problem(at, f"{key.value} is written twice", f"line {line_of(text, at)}", "Keep one"))
+            problems.append(Problem(at, f"{key.value} is written twice", str(node.value)[:60], "Keep one"))
         elif node.start_mark.index < key.end_mark.index:
             problems.append(Problem(at, f"{key.value} is a YAML alias", "*", "Write the value itself"))
         else:
@@ -228,9 +227,18 @@ def _pair(session: Session, between: str) -> str:
     return f'in: "{session.start}"{end}'
 
 
+def _is_nothing(node: yaml.ScalarNode) -> bool:
+    return node.style is None and node.value in ("", "~", "null")
+
+
 def _word(text: str) -> str:
     plain = _WORD.fullmatch(text) and text.lower() not in _NO_WORDS
-    return text if plain else json.dumps(text, ensure_ascii=False)
+    return text if plain else _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    """A text in quotes; what YAML does not let stand in them is escaped."""
+    return _ESCAPED.sub(_escaped, json.dumps(text, ensure_ascii=False))
 
 
 def _escaped(found: re.Match[str]) -> str:
