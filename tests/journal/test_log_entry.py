@@ -211,7 +211,7 @@ NAMES = st.lists(ANY.filter(bool), max_size=3).map(tuple)
 BODY = st.text(st.sampled_from("ab \n$\\#-*[]é😀|~\u2028\t"), max_size=60).filter(lambda text: "---" not in text)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(ANY, ANY, ANY, NAMES, SESSIONS, BODY, st.sampled_from(["\n", "\r\n"]), SESSIONS)
 def test_what_is_written_in_front_matter_is_read_again(title, goal, summary, names, before, body, newline, after):
     pairs = [(str(one.start), "" if one.end is None else str(one.end)) for one in before]
@@ -225,7 +225,7 @@ def test_what_is_written_in_front_matter_is_read_again(title, goal, summary, nam
     assert write_entry(read_entry(written, DAY), written) == written
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(LINE, LINE, LINE, SESSIONS, SESSIONS, st.sampled_from(["\n", "\r\n"]))
 def test_what_is_written_in_a_table_is_read_again(title, goal, summary, before, after, newline):
     pairs = [(str(one.start), "" if one.end is None else str(one.end)) for one in before]
@@ -238,7 +238,7 @@ def test_what_is_written_in_a_table_is_read_again(title, goal, summary, before, 
     assert f"Notes with $x^2$ of 2026-11-30.{newline}" in written
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(BODY, BODY)
 def test_a_body_is_never_touched(body, more):
     text = daily.front(date(2026, 11, 30), [("10:40", "16:30")]) + body

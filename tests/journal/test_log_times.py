@@ -106,7 +106,7 @@ BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 MOMENTS = st.integers(0, 38 * 365 * 24 * 60).map(lambda minutes: BEGINNING + timedelta(minutes=minutes))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(MOMENTS, ZONES, st.integers(0, 3))
 def test_a_moment_that_is_written_down_is_the_moment_that_is_read(moment, zone, days):
     now = moment.astimezone(ZoneInfo(zone))
@@ -116,7 +116,7 @@ def test_a_moment_that_is_written_down_is_the_moment_that_is_read(moment, zone, 
     assert Time.parse(str(shown)) == shown
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(MOMENTS, ZONES, st.integers(0, 16 * 60))
 def test_a_session_is_as_long_as_a_stopwatch_says(moment, zone, minutes):
     begun = moment.astimezone(ZoneInfo(zone))
@@ -128,7 +128,7 @@ def test_a_session_is_as_long_as_a_stopwatch_says(moment, zone, minutes):
     assert work.length == timedelta(minutes=minutes)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(MOMENTS, ZONES, st.lists(st.integers(0, 200), min_size=1, max_size=6))
 def test_parts_of_a_day_add_up_to_the_whole(moment, zone, parts):
     ends = [moment]

@@ -119,7 +119,7 @@ def test_an_empty_log():
     assert "# Daily log" in summary_page(found)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 @given(st.sets(st.integers(0, 40), min_size=1), st.integers(0, 45))
 def test_streaks_are_those_of_counting_by_hand(days, today):
     found = summed([entry(day, FIVE) for day in sorted(days)], today=today)

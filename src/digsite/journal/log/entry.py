@@ -216,10 +216,10 @@ def _edits(was: _Read, entry: Entry, text: str) -> list[Edit]:
 
 
 def _set(was: _Read, name: str, value: str, text: str) -> Edit:
-    """Writes a text: where it stands, else at the end of the front matter, else below the table or heading."""
-    slot = was.slots.get(name)
-    if was.front is not None and (name in was.front.nodes or slot is None):
+    """Writes a text: in the front matter, else where it stands, else in a line below the table or heading."""
+    if was.front is not None:
         return was.front.set(name, value)
+    slot = was.slots.get(name)
     if slot is not None:
         space = "" if slot.stop > slot.start or text[slot.start - 1 : slot.start] in (" ", "\t") else " "
         return Edit(slot.start, slot.stop, space + value)
