@@ -36,7 +36,7 @@ Begin with: `digsite investigate --model digsite/tinyworld --task ioi`
 
 def _default(value: Any) -> str | None:
     """What help says a default is: nothing where an option is simply off."""
-    return None if value is None or value is False else str(value)
+    return None if value is None or value is False or value in ("", ()) else str(value)
 
 
 app = App(
