@@ -16,12 +16,12 @@ from typing import NamedTuple
 from digsite._core.errors import BadInput, explain
 from digsite.journal.log.front import Front, read_front
 from digsite.journal.log.places import Edit, Problem, Slot, apply, end_of_line, line_of, newline_of
-from digsite.journal.log.table import LABELS, MAY_HAVE_TIMES, Table, plain_lines, read_labels, read_table, read_title
+from digsite.journal.log.table import MAY_HAVE_TIMES, Table, plain_lines, read_labels, read_table, read_title
 from digsite.journal.log.times import Session, zone_of
 
 _ALSO = {"goals": "goal", "projects": "project", "timezone": "zone", "updates": "update"}
-_LISTS = ("tags", "project")
 _TEXTS = ("title", "zone", "goal", "summary", "update")
+_SLOTS = ("date", *_TEXTS)
 _SAID = (*_TEXTS, "sessions", "tags", "projects")
 
 
@@ -87,7 +87,7 @@ def read_entry(text: str, path: str | Path) -> Entry:
     Raises:
         BadInput: Something cannot be read; all such places are named.
     """
-    return _read(text, Path(path)).entry
+    return _read(text, path if isinstance(path, Path) else Path(path)).entry
 
 
 def write_entry(entry: Entry, text: str) -> str:
@@ -133,7 +133,7 @@ def _read(text: str, path: Path) -> _Read:
     if front is None:
         slots = dict(read_labels(lines))
     else:
-        slots = {name: front.slot(name, problems) for name in (*LABELS, "title") if name not in _LISTS}
+        slots = {name: front.slot(name, problems) for name in _SLOTS if name in front.nodes}
     told = {name: slot.value for name, slot in slots.items() if slot is not None}
     if "title" not in told and (heading := read_title(lines)) is not None and heading.value != path.stem:
         slots["title"], told["title"] = heading, heading.value

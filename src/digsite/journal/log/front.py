@@ -104,9 +104,8 @@ class Front:
         found = {}
         if isinstance(item, yaml.MappingNode):
             found = {key.value: node for key, node in item.value if isinstance(node, yaml.ScalarNode)}
-        at = self._span(item)[0]
         if "in" not in found:
-            problems.append(Problem(at, "A session has no in", self._said(item), SHAPE))
+            problems.append(Problem(self._span(item)[0], "A session has no in", self._said(item), SHAPE))
             return None
         start = Slot(found["in"].value, *self._span(found["in"]))
         end = Slot(found["out"].value, *self._span(found["out"])) if "out" in found else None

@@ -13,7 +13,7 @@ from digsite.journal.log.times import Session
 LABELS = ("date", "zone", "goal", "summary", "tags", "project", "update")
 _LABEL = re.compile(rf"\**({'|'.join(LABELS)})s?\**[ \t]*:[ \t]*\**[ \t]*(.*)", re.IGNORECASE)
 _CODE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$", re.MULTILINE)
-MAY_HAVE_TIMES = re.compile(r"[ \t*_`|]in[ \t*_`]*\|", re.IGNORECASE)
+MAY_HAVE_TIMES = re.compile(r"[iI][nN][ \t*_`]*\|")
 """What a text with a table of times has somewhere; to look for it is quick."""
 _RULE = re.compile(r"[|: \t-]*-[|: \t-]*")
 
