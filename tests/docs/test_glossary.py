@@ -51,6 +51,7 @@ WORDS = [
         "training",
         "a dictionary",
         "the toys",
+        "the log",
     )
 ]
 HEADINGS = ["Sites", "Axes", "Metrics", *WORDS]

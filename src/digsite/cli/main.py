@@ -16,7 +16,7 @@ from rich.console import Console
 import digsite
 from digsite._core.errors import DigsiteError
 from digsite._core.provenance import command_line
-from digsite.cli import circuit, dig, model, runs, sae, task, toys
+from digsite.cli import circuit, dig, log, model, runs, sae, task, toys
 from digsite.cli.generate import generate
 from digsite.cli.harvest import harvest
 from digsite.cli.heads import heads
@@ -36,7 +36,7 @@ Begin with: `digsite investigate --model digsite/tinyworld --task ioi`
 
 def _default(value: Any) -> str | None:
     """What help says a default is: nothing where an option is simply off."""
-    return None if value is None or value is False else str(value)
+    return None if value is None or value is False or value in ("", ()) else str(value)
 
 
 app = App(
@@ -53,7 +53,7 @@ circuit.app.command(disable)
 for command, name in ((train, "train"), (eval_, "eval"), (compare_, "compare")):
     sae.app.command(command, name=name)
 about_models = (investigate, lens, heads, patch, generate, circuit.app, harvest, sae.app)
-for command in (*about_models, scoreboard, task.app, model.app, toys.app, dig.app, runs.app, dig.search):
+for command in (*about_models, scoreboard, task.app, model.app, toys.app, dig.app, runs.app, dig.search, log.app):
     app.command(command)
 for place, name in enumerate(name for name in app if not name.startswith("-")):
     app[name].sort_key = place  # help shows them in the order above

@@ -1,7 +1,32 @@
-"""A working folder that remembers runs, failures, findings and hours."""
+"""A working folder that remembers runs, failures, findings and hours.
 
-from digsite.journal.comparing import Comparison as Comparison
-from digsite.journal.comparing import compare as compare
-from digsite.journal.dig import Dig as Dig
-from digsite.journal.records import RunRecord as RunRecord
-from digsite.journal.searching import Hit as Hit
+Each name is imported when it is first used: the log needs nothing of what a result needs.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_WHERE = {
+    "Comparison": "comparing",
+    "compare": "comparing",
+    "Dig": "dig",
+    "RunRecord": "records",
+    "Hit": "searching",
+}
+
+if TYPE_CHECKING:
+    from digsite.journal.comparing import Comparison as Comparison
+    from digsite.journal.comparing import compare as compare
+    from digsite.journal.dig import Dig as Dig
+    from digsite.journal.records import RunRecord as RunRecord
+    from digsite.journal.searching import Hit as Hit
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(import_module(f"digsite.journal.{_WHERE[name]}"), name)
+    raise AttributeError(f"digsite.journal has no {name!r}; it has {', '.join(sorted(_WHERE))}")
+
+
+def __dir__() -> list[str]:
+    return sorted(_WHERE)

@@ -18,6 +18,8 @@ from digsite.viz.histogram import histogram as histogram
 from digsite.viz.investigation import investigation_report as investigation_report
 from digsite.viz.lines import Line as Line
 from digsite.viz.lines import lines as lines
+from digsite.viz.log import hours_figure as hours_figure
+from digsite.viz.log import log_report as log_report
 from digsite.viz.null_histogram import null_histogram as null_histogram
 from digsite.viz.page import Report as Report
 from digsite.viz.page import Section as Section
