@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from digsite._core.errors import BadInput, explain
+from digsite.journal.log.folder import GENERATED
 
 _PLACES = ("README.md", "notes/*.md", "log/*.md")
 """What lies in a dig as Markdown, and can change without digsite."""
@@ -51,6 +52,7 @@ def refreshed(tables: sqlite3.Connection, folder: Path) -> None:
         stamp = f"{status.st_mtime_ns} {status.st_size}"
         if known.get(ref) != stamp:
             body = file.read_text(encoding="utf-8", errors="replace")
+            body = "" if body.startswith(GENERATED) else body  # what it says stands in the days already
             heading = re.search(r"^(?:#+|title:)\s*(.+)$", body, re.MULTILINE)
             indexed(tables, ref, (heading[1].strip() if heading else ref, body), stamp=stamp)
 
