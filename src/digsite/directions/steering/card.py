@@ -182,6 +182,8 @@ class SteerCard(Result):
                 failed.append("the effect is not told from zero")
             if row["low"] <= max(abs(row["random_least"] or 0.0), abs(row["random_most"] or 0.0)):
                 failed.append("a random direction does as much")
+            if row["kl"] > self.most_kl:
+                failed.append(f"its KL is above the {self.most_kl:g} allowed on the prompts that report")
         if self.monotone < MONOTONE:
             failed.append(f"more is not always more (Spearman {self.monotone:.2f})")
         return tuple(failed)
@@ -201,8 +203,8 @@ class SteerCard(Result):
             f"{self.steered} at {row['coefficient']:g} {self.unit} moves {self.target} by {row['effect']:+.2f} "
             f"{self.effect_unit} (95 % {row['low']:+.2f} to {row['high']:+.2f}; random directions "
             f"{row['random_least']:+.2f} to {row['random_most']:+.2f}) and {row['wrong_way']:.0%} of the prompts "
-            f"the wrong way, at a KL of {row['kl']:.3f} nats a token on neutral prompts (random {row['random_kl']:.3f}) "
-            f"and {row['loss_added']:+.3f} nats of loss on text; the coefficient was chosen on other prompts, "
+            f"the wrong way, at a KL of {row['kl']:.3f} nats a token on neutral prompts (random {row['random_kl']:.3f})"
+            f" and {row['loss_added']:+.3f} nats of loss on text; the coefficient was chosen on other prompts, "
             f"n = {self.reported.shape[1]}{ending}"
         )
 

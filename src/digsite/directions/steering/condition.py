@@ -159,9 +159,9 @@ def condition(
         noise = torch.randn(draws, len(direction.vector), generator=generator)
         random = [dataclasses.replace(direction, vector=one, reader=None, bias=0.0) for one in noise]
         yes, no = (_read(model, tokens, [direction, *random], at) for tokens in (having, lacking))
-    # 2. The smallest threshold with so few above it; at a tie, the reading itself is not above.
+    # 2. The smallest threshold with so few above it, and a hair higher, so that rounding in another batch is no matter.
     ranked = no[0, setting].sort(descending=True).values
-    threshold = float(ranked[int(false_positives * len(ranked))])
+    threshold = float(ranked[int(false_positives * len(ranked))] + 1e-4 * (ranked[0] - ranked[-1]))
     labels = torch.arange(len(having) + len(reported)) < len(having)
     both = torch.cat([yes, no[:, reported]], 1)
     null = auroc(both[1:].numpy(), np.broadcast_to(labels.numpy(), (draws, len(labels)))) if draws else np.zeros(0)

@@ -31,7 +31,7 @@ from digsite.artifacts import Result
 from digsite.directions.direction import Direction
 from digsite.directions.measuring import BATCH
 from digsite.directions.probes import mean_difference
-from digsite.directions.steering.target import log_odds, token_ids
+from digsite.directions.steering.target import listed, log_odds, token_ids
 from digsite.directions.steering.vectors import with_scale
 from digsite.models import Edit, Model, Tokens, made_by
 from digsite.models.measure import TokenSource
@@ -224,7 +224,7 @@ def select_direction(
         trial = _Trial(model, choose, ids, other)
         tried = [trial.of(one.site, one.vector) for one in track(candidates, "trying directions")]
         found = Selection(
-            target=", ".join(map(repr, tokens)),
+            target=listed(tokens),
             sites=tuple(str(one.site) for one in candidates),
             positions=torch.tensor([one.position for one in candidates]),
             layers=torch.tensor([int(str(one.site.layer)) for one in candidates]),

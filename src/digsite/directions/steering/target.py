@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from digsite._core.errors import BadInput, explain
+from digsite._core.visible import visible
 from digsite.directions.direction import Direction
 from digsite.models import Model, Run, Tokens
 from digsite.sites import Site
@@ -78,12 +79,11 @@ def token_ids(model: Model, tokens: Sequence[str | int]) -> list[int]:
 
 
 def _ids(model: Model, text: str) -> list[int]:
-    """The ids of a text as it follows a word, where it begins with a space; some tokenizers spell it otherwise alone."""
-    alone = model.tokens([text], special=False).ids[0].tolist()
-    if len(alone) == 1 or not text.startswith(" "):
-        return alone
+    """The ids of a text as it follows a word, and by itself where that is no token of its own."""
     start, whole = (model.tokens([before], special=False).ids[0].tolist() for before in ("a", f"a{text}"))
-    return whole[len(start) :] if whole[: len(start)] == start else alone
+    if whole[: len(start)] == start and len(whole) == len(start) + 1:
+        return whole[len(start) :]
+    return model.tokens([text], special=False).ids[0].tolist()
 
 
 def token_target(
@@ -102,7 +102,7 @@ def token_target(
     if other is not None and set(ids) & set(other):
         raise BadInput(explain("The same token is on both sides", found=f"{list(tokens)} and {list(against or ())}"))
     prompts = prompts.padded_left()
-    name = f"log odds of {_listed(tokens)}" + ("" if against is None else f" against {_listed(against)}")
+    name = f"log odds of {listed(tokens)}" + ("" if against is None else f" against {listed(against)}")
     return Target(name=name, unit="nats", prompts=prompts, score=lambda run: log_odds(run.logits[:, -1], ids, other))
 
 
@@ -135,5 +135,6 @@ def probe_target(probe: Direction, prompts: Tokens) -> Target:
     )
 
 
-def _listed(tokens: Sequence[str | int]) -> str:
-    return ", ".join(f"{token!r}" if isinstance(token, str) else str(token) for token in tokens)
+def listed(tokens: Sequence[str | int]) -> str:
+    """Tokens as a person reads them, a leading space as `·`."""
+    return ", ".join(visible(token) if isinstance(token, str) else str(token) for token in tokens)

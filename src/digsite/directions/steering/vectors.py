@@ -202,6 +202,7 @@ def difference(
     site: str | Site,
     *,
     at: Positions | Literal["response"] = -1,
+    minus_at: Positions = None,
     text: TokenSource | None = None,
     name: str = "",
 ) -> Direction:
@@ -214,6 +215,7 @@ def difference(
         site: Where.
         at: The positions that are read, of which each prompt has its mean; "response" for the assistant's last turn
             of conversations (`model.chat`).
+        minus_at: The positions of the others, where they differ: two tensors of positions of each row.
         text: What the scale is measured on; the prompts themselves unless given.
         name: What a high reading means.
 
@@ -224,7 +226,8 @@ def difference(
     "Persona Vectors", arXiv 2507.21509, section 2.
     """
     site = concrete(site)
-    x = [_at_positions(model, side, site, at) for side in (plus, minus)]
+    other = at if minus_at is None else minus_at
+    x = [_at_positions(model, side, site, where) for side, where in ((plus, at), (minus, other))]
     labels = torch.arange(len(plus) + len(minus)) < len(plus)
     fitted = mean_difference(torch.cat(x), labels)
     call = f"digsite.directions.steering.difference(model, plus, minus, {str(site)!r}, at={at!r})"
