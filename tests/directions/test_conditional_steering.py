@@ -86,10 +86,10 @@ def test_only_rows_in_which_it_holds_are_steered_in_every_batch_and_with_a_kv_ca
 
 
 def test_rows_that_an_edit_names_itself_stay_the_only_ones(model, found):
-    prompts = model.tokens(["Lily was sad", "Ben was sad", "Sara was sad"])
+    prompts = model.tokens(["One day, Lily went to the park.", "Ben was sad because", "Sara was so happy that"])
     edit = digsite.add("layers.0.resid_post", torch.ones(model.d_model), rows=[1, 2])
     assert [one.rows for one in found.edits(model, prompts, [edit])] == [(2,)]
-    assert found.edits(model, model.tokens(["Ben was sad"]), [edit]) == []
+    assert found.edits(model, model.tokens(["Tim was very happy.", "Ben was sad because"]), [edit]) == []
 
 
 def test_a_condition_is_saved_with_its_direction(model, found, tmp_path):

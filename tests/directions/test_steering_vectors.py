@@ -59,7 +59,7 @@ def test_actadd_pads_with_a_named_token_or_refuses(model):
     with pytest.raises(BadInput, match="do not differ"):
         actadd(model, "Mary gave", "Mary gave", SITE)
     with pytest.raises(BadInput, match="'sd' is no unit"):
-        found.add(1.0, "sd")  # pyright: ignore[reportArgumentType]
+        found.add(1.0, "sd")
 
 
 def test_a_prompt_that_is_shorter_than_the_vector_is_refused(model):

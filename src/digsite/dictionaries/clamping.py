@@ -9,7 +9,6 @@ An activation may be negative (a latent of AbsTopK, a bias); it is taken away as
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -92,7 +91,7 @@ def clamp(
     dictionary: Dictionary,
     latent: int,
     value: float,
-    unit: Literal["raw", "max"] = "raw",
+    unit: str = "raw",
     *,
     seen: Direction | None = None,
     block: int = 0,

@@ -136,5 +136,6 @@ def probe_target(probe: Direction, prompts: Tokens) -> Target:
 
 
 def listed(tokens: Sequence[str | int]) -> str:
-    """Tokens as a person reads them, a leading space as `·`."""
-    return ", ".join(visible(token) if isinstance(token, str) else str(token) for token in tokens)
+    """Tokens as a person reads them, a leading space as `·`; of many the first."""
+    named = [visible(token) if isinstance(token, str) else str(token) for token in tokens]
+    return ", ".join(named if len(named) <= 4 else [*named[:3], f"… ({len(named)} tokens)"])

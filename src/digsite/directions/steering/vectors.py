@@ -61,7 +61,7 @@ class ActAdd:
     scales: tuple[Scale | None, ...]
     provenance: Provenance
 
-    def add(self, coefficient: float, unit: Literal["raw", "norm"] = "raw") -> Edit:
+    def add(self, coefficient: float, unit: str = "raw") -> Edit:
         """x + c v at each of the front positions; a prompt that is shorter is refused when it is run.
 
         Args:
