@@ -32,7 +32,7 @@ def dictionary():
 
 def acts(dictionary, x):
     """Every latent of every row: the dense reference."""
-    return encoded(dictionary, Rows({dictionary.reads[0]: x}))[0].dense()
+    return encoded(dictionary, Rows({dictionary.reads[0]: x}))[0].dense().detach()
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,6 @@ from digsite.directions.steering import (
 )
 from digsite.directions.steering.price import cross_entropy, distinct, price
 from digsite.directions.steering.target import token_ids
-from digsite.models.edits import changed
 
 SITE = "layers.1.resid_post"
 SHE, HE = [" she", " She"], [" he", " He"]
@@ -127,8 +126,6 @@ def test_the_control_is_as_large_at_every_place_as_the_edit(model, female, how):
     units = moved[moved.norm(dim=-1) > 1e-3]
     units = units / units.norm(dim=-1, keepdim=True)
     assert torch.allclose(units, units[:1].expand_as(units), atol=1e-3), "one direction at every place"
-    backward = changed(equally_large(dataclasses.replace(edit, at=None, value=edit.value), 5, sign=-1.0), x)
-    assert backward.shape == x.shape if how != "actadd" else True
 
 
 # -- the card --------------------------------------------------------------------------------------------------------
@@ -197,13 +194,13 @@ def test_coefficients_that_break_the_logits_are_marked_rows(model, female, targe
 
 def test_any_way_to_steer_has_a_card(model, female, target, neutral, task):
     clamp = steer_card(
-        model, lambda c: female.set(c, "sd"), target=target, neutral=neutral, coefficients=(-3, 3), unit="sd",
+        model, lambda c: female.set(c, "sd"), target=target, neutral=neutral, coefficients=(-3.0, 3.0), unit="sd",
         name="held", draws=1, new_tokens=0,
     )  # fmt: skip
     assert clamp.steered == "held" and float(clamp.effect[1].mean()) > 1 > -1 > float(clamp.effect[0].mean())
     front = actadd(model, "Mary was", "John was", SITE)
     found = steer_card(
-        model, front.add, target=target, neutral=neutral, coefficients=(2,), unit="raw", draws=1, new_tokens=3
+        model, front.add, target=target, neutral=neutral, coefficients=(2.0,), unit="raw", draws=1, new_tokens=3
     )
     assert found.at.splitlines()[0].startswith("[<bos>]") and "[…]" not in found.at
     own = steer_card(

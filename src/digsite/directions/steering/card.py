@@ -285,7 +285,7 @@ def steer_card(
         effect_unit=target.unit,
         unit=unit,
         at=_shown(target.prompts, own),
-        coefficients=torch.tensor(grid),
+        coefficients=torch.tensor(grid, dtype=torch.float64),
         effect=scores[:n] - plain,
         kl=spent.kl[:n],
         loss=told.loss[:n],
