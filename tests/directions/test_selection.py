@@ -28,7 +28,7 @@ def sides(model):
 
 @pytest.fixture(scope="module")
 def found(model, sides):
-    return select_direction(model, *sides, SHE, against=HE, most_kl=0.5, draws=3)
+    return select_direction(model, sides[0], sides[1], SHE, against=HE, most_kl=0.5, draws=3)
 
 
 def test_every_candidate_is_a_row_with_its_reason(model, found):

@@ -170,6 +170,8 @@ def test_response_tokens_are_those_of_the_last_turn_of_the_assistant(model):
     torch.testing.assert_close(found.vector, means[0] - means[1], atol=1e-4, rtol=1e-4)
     with pytest.raises(BadInput, match="no turn of an assistant"):
         difference(model, model.tokens(["Mary"]), minus, SITE, at="response")
+    with pytest.raises(BadInput, match="at='respons' names no positions"):
+        difference(model, plus, minus, SITE, at="respons")
 
 
 def test_the_scale_is_of_neutral_text_and_leaves_out_each_rows_first_token(model):

@@ -34,9 +34,7 @@ Words = Annotated[
 Against = Annotated[
     list[str] | None, Parameter(consume_multiple=True, help="Tokens they are weighed against; all others unless given.")
 ]
-Grid = Annotated[
-    list[float] | None, Parameter(consume_multiple=True, allow_leading_hyphen=True, help="The coefficients.")
-]
+Grid = Annotated[list[float] | None, Parameter(consume_multiple=True, help="The coefficients.")]
 Prompts = Annotated[Path | None, Parameter(help="Your own prompts, one on each line.")]
 
 
@@ -156,7 +154,7 @@ def generate(
     model: ModelName,
     direction: Path,
     prompt: Annotated[list[str], Parameter(consume_multiple=False)],
-    coefficient: Annotated[float, Parameter(allow_leading_hyphen=True)] = 1.0,
+    coefficient: float = 1.0,
     unit: str = "norm",
     tokens: Count = 20,
     json: Json = False,

@@ -201,7 +201,7 @@ def _reading(dictionary: Dictionary, latent: int, block: int, column: str) -> tu
     if part.config.reads != (column,):
         return None, 0.0
     encoder = part.W_enc[0][latent].detach().float().cpu()
-    bias = float(part.b_enc[latent])
+    bias = float(part.b_enc[latent].detach())
     if part.config.centred:
         bias -= float(encoder @ dictionary.bias(column).detach().float().cpu())
     return encoder / dictionary.config.columns[column].scale, bias

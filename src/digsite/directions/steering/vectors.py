@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -201,7 +201,7 @@ def difference(
     minus: Tokens,
     site: str | Site,
     *,
-    at: Positions | Literal["response"] = -1,
+    at: Positions | str = -1,
     minus_at: Positions = None,
     text: TokenSource | None = None,
     name: str = "",
@@ -251,14 +251,14 @@ def with_scale(found: Direction, model: Model, text: TokenSource | None, own: Se
     return dataclasses.replace(found, scale=scale_along(found.vector, x), how=how)
 
 
-def _at_positions(
-    model: Model, tokens: Tokens, site: Site, at: Positions | Literal["response"]
-) -> Float[Tensor, "prompt width"]:
+def _at_positions(model: Model, tokens: Tokens, site: Site, at: Positions | str) -> Float[Tensor, "prompt width"]:
     """1. What each prompt has at some positions, their mean."""
     x = model.run(tokens, read=[site], logits=None, batch_size=BATCH, to="cpu")[site].double()
     if x.ndim != 3:
         raise BadInput(explain(f"{site} holds several heads", do=f"name one, such as {site}[0]"))
     if isinstance(at, str):
+        if at != "response":
+            raise BadInput(explain(f"at={at!r} names no positions", possible=("response", "positions"), near=at))
         rows, columns = _response(tokens)
     else:
         rows, columns, _ = tokens.places(at)
