@@ -27,6 +27,7 @@ from digsite._core.errors import BadInput, NotFinite, explain
 from digsite._core.numerics import bootstrap_interval
 from digsite._core.progress import track
 from digsite._core.provenance import Provenance
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.directions.direction import Direction
 from digsite.directions.measuring import BATCH
@@ -209,6 +210,7 @@ class SteerCard(Result):
         )
 
 
+@method
 def steer_card(
     model: Model,
     steering: Direction | Steering,

@@ -25,6 +25,7 @@ from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import require_finite, wilson_interval
 from digsite._core.ranking import auroc, auroc_interval
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.directions.direction import Direction
 from digsite.directions.measuring import BATCH
@@ -115,6 +116,7 @@ class Condition(Result):
         )
 
 
+@method
 def condition(
     model: Model,
     direction: Direction,

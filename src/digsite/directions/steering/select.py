@@ -27,6 +27,7 @@ from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import bootstrap_interval
 from digsite._core.progress import track
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.directions.direction import Direction
 from digsite.directions.measuring import BATCH
@@ -167,6 +168,7 @@ class Selection(Result):
         )
 
 
+@method
 def select_direction(
     model: Model,
     showing: Tokens,
