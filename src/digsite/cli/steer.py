@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from digsite.directions.steering import SteerCard
     from digsite.models.tokens import Positions
 
-app = App(name="steer", help="What a steering direction does, what it costs, and what a model writes with it.")
+app = App(
+    name="steer",
+    help="What a steering does, what it costs, and what a model writes with it. The direction is found on one half of "
+    "the prompts; of the other, half chooses the coefficient and half reports.",
+)
 
 Words = Annotated[
     list[str], Parameter(consume_multiple=True, help="Tokens that steering is meant to bring, with leading spaces.")
@@ -35,7 +39,6 @@ Against = Annotated[
     list[str] | None, Parameter(consume_multiple=True, help="Tokens they are weighed against; all others unless given.")
 ]
 Grid = Annotated[list[float] | None, Parameter(consume_multiple=True, help="The coefficients.")]
-Prompts = Annotated[Path | None, Parameter(help="Your own prompts, one on each line.")]
 
 
 class Contrast(NamedTuple):
@@ -56,8 +59,8 @@ def card(
     text: Path,
     against: Against = None,
     task: str | None = None,
-    plus: Prompts = None,
-    minus: Prompts = None,
+    plus: Path | None = None,
+    minus: Path | None = None,
     read_at: str = "-1",
     coefficients: Grid = None,
     unit: str = "norm",
@@ -77,8 +80,8 @@ def card(
         site: Where it is found and added, such as layers.1.resid_post.
         text: Neutral text (.txt, .md, .jsonl, .parquet), for the cost.
         task: A family or your own file, whose prompts are parted by whether their right answer is among --towards.
-        plus: Instead of a task: prompts that have it.
-        minus: Prompts that do not.
+        plus: Instead of a task, a file of prompts that have it, one on each line.
+        minus: A file of prompts that do not.
         read_at: The position that is read: a number, or a span of the task (its last token), such as name.
         unit: Of the coefficients: raw, norm, sd or max.
         most_kl: The KL in nats a token that the chosen coefficient may cost.
@@ -102,7 +105,7 @@ def card(
         at=fit.at,
         minus_at=fit.minus_at,
         text=neutral,
-        name=" ".join(towards).strip(),
+        name=", ".join(word.strip() for word in towards),
     )
     found = steer_card(
         loaded,
