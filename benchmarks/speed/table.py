@@ -15,7 +15,17 @@ from rich.table import Table as RichTable
 
 import digsite
 
-PACKAGES = ("torch", "transformers", "transformer-lens", "nnsight", "interp-engine", "sae-lens", "eai-sparsify")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "transformer-lens",
+    "nnsight",
+    "interp-engine",
+    "sae-lens",
+    "eai-sparsify",
+    "repeng",
+    "steering-vectors",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,8 @@ from digsite.dictionaries.activations import GroupMax as GroupMax
 from digsite.dictionaries.activations import JumpReLU as JumpReLU
 from digsite.dictionaries.activations import Relu as Relu
 from digsite.dictionaries.activations import TopK as TopK
+from digsite.dictionaries.clamping import clamp as clamp
+from digsite.dictionaries.clamping import latent_direction as latent_direction
 from digsite.dictionaries.config import BlockConfig as BlockConfig
 from digsite.dictionaries.config import Column as Column
 from digsite.dictionaries.config import DictionaryConfig as DictionaryConfig

@@ -49,7 +49,7 @@ def measured(direction: Direction, model: Model, corpus: TokenSource) -> Directi
     Args:
         direction: The direction.
         model: The model that it belongs to.
-        corpus: Tokens or a corpus; every real token counts but the BOS.
+        corpus: Tokens or a corpus; every real token counts but the BOS and the first of each row.
 
     Raises:
         BadInput: The direction is one of another model, or there is no token.
@@ -59,7 +59,7 @@ def measured(direction: Direction, model: Model, corpus: TokenSource) -> Directi
 
 
 def activations(model: Model, corpus: TokenSource, sites: Iterable[Site]) -> list[Float[Tensor, "row width"]]:
-    """What every real token has at some sites, the BOS left out, whose activations are of another size.
+    """What real tokens have at some sites; not the BOS and the first of each row, which are of another size.
 
     Args:
         model: The model.
@@ -79,6 +79,9 @@ def activations(model: Model, corpus: TokenSource, sites: Iterable[Site]) -> lis
 
 
 def content(tokens: Tokens, tokenizer: Any) -> Tensor:
-    """Which cells [batch, pos] hold a real token that is no BOS."""
+    """Which cells [batch, pos] hold a real token that is no BOS, nor the first of its row, which is a sink like one."""
     bos = getattr(tokenizer, "bos_token_id", None)
-    return tokens.mask if bos is None else tokens.mask & (tokens.ids != bos)
+    keep = tokens.mask.clone()
+    for row, (start, length) in enumerate(zip(tokens.starts, tokens.lengths, strict=True)):
+        keep[row, start] = length == 1
+    return keep if bos is None else keep & (tokens.ids != bos)

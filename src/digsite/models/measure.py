@@ -20,7 +20,7 @@ class TokenSource(Protocol):
     """Anything that yields token rows: `Tokens`, a `Corpus`."""
 
     @property
-    def fingerprint(self) -> str:
+    def fingerprint(self) -> Any:  # a str; the type checker does not take a cached_property for a property of str
         """Identifies the rows."""
         ...
 

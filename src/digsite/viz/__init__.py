@@ -26,6 +26,9 @@ from digsite.viz.page import Section as Section
 from digsite.viz.scatter import Dot as Dot
 from digsite.viz.scatter import scatter as scatter
 from digsite.viz.scoreboard import scoreboard_report as scoreboard_report
+from digsite.viz.steering import steer_curve as steer_curve
+from digsite.viz.steering import steer_figure as steer_figure
+from digsite.viz.steering import steer_report as steer_report
 from digsite.viz.strips import Strip as Strip
 from digsite.viz.strips import strips as strips
 from digsite.viz.table import Chip as Chip
