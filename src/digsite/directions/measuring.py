@@ -43,7 +43,7 @@ def scale_along(vector: Float[Tensor, " width"], x: Float[Tensor, "row width"]) 
     )
 
 
-def measured(direction: Direction, model: Model, corpus: TokenSource) -> Direction:
+def measured(direction: Direction, model: Model, corpus: TokenSource | Tokens) -> Direction:
     """The same direction, with the scale that some text gives it.
 
     Args:
@@ -58,7 +58,7 @@ def measured(direction: Direction, model: Model, corpus: TokenSource) -> Directi
     return replace(direction, scale=scale_along(direction.vector, activations(model, corpus, [direction.site])[0]))
 
 
-def activations(model: Model, corpus: TokenSource, sites: Iterable[Site]) -> list[Float[Tensor, "row width"]]:
+def activations(model: Model, corpus: TokenSource | Tokens, sites: Iterable[Site]) -> list[Float[Tensor, "row width"]]:
     """What real tokens have at some sites; not the BOS and the first of each row, which are of another size.
 
     Args:

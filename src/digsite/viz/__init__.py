@@ -29,6 +29,8 @@ from digsite.viz.scoreboard import scoreboard_report as scoreboard_report
 from digsite.viz.steering import steer_curve as steer_curve
 from digsite.viz.steering import steer_figure as steer_figure
 from digsite.viz.steering import steer_report as steer_report
+from digsite.viz.steering_methods import stability_figure as stability_figure
+from digsite.viz.steering_methods import trained_figure as trained_figure
 from digsite.viz.strips import Strip as Strip
 from digsite.viz.strips import strips as strips
 from digsite.viz.table import Chip as Chip
