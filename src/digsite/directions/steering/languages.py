@@ -29,6 +29,7 @@ from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import bootstrap_interval
 from digsite._core.progress import track
 from digsite._core.ranking import auroc, auroc_interval
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.directions.direction import Direction, concrete
 from digsite.directions.labelled import task_rows
@@ -121,6 +122,7 @@ class LanguageTransfer(Result):
         return f"{self.site}, cosine {cosine:.2f}: {'; '.join(said)}; n = {n} held-out events"
 
 
+@method
 def language_transfer(
     model: Model,
     tasks: Mapping[str, Task],
@@ -276,6 +278,7 @@ class Readings(Result):
         )
 
 
+@method
 def readings(
     model: Model,
     task: Task,

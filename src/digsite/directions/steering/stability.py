@@ -24,6 +24,7 @@ from digsite._core.errors import BadInput, ShapeMismatch, explain
 from digsite._core.numerics import bootstrap_interval
 from digsite._core.progress import track
 from digsite._core.ranking import auroc, auroc_interval
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.directions.direction import Direction
 from digsite.directions.labelled import Labelled
@@ -99,6 +100,7 @@ class Stability(Result):
         )
 
 
+@method
 def stability(
     several: Mapping[str, Model],
     find: Callable[[Model], Direction],

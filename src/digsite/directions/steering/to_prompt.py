@@ -23,6 +23,7 @@ from digsite._core.cost import count_backward, measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import bootstrap_interval
 from digsite._core.progress import track
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.models import Edit, Model, Tokens, made_by
 from digsite.models.tokens import grid, pad_id
@@ -89,6 +90,7 @@ class PromptSearch(Result):
         )
 
 
+@method
 def prompt_for(
     model: Model,
     edits: Sequence[Edit],

@@ -24,6 +24,7 @@ from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import bootstrap_interval, require_finite
 from digsite._core.progress import track
 from digsite._core.ranking import auroc
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.directions.direction import Direction, Scale, concrete, same_place
 from digsite.directions.measuring import activations, content, scale_along
@@ -135,6 +136,7 @@ def training_passes(task: Task, objective: Objective) -> int:
     return steps * (2 if isinstance(objective, RePS) else 1)
 
 
+@method
 def train_direction(
     model: Model,
     task: Task,
