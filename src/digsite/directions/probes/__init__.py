@@ -3,4 +3,15 @@
 from digsite.directions.probes.fits import FITS as FITS
 from digsite.directions.probes.fits import Fit as Fit
 from digsite.directions.probes.fits import Fitted as Fitted
+from digsite.directions.probes.fits import lda as lda
+from digsite.directions.probes.fits import logistic as logistic
+from digsite.directions.probes.fits import mass_mean as mass_mean
 from digsite.directions.probes.fits import mean_difference as mean_difference
+from digsite.directions.probes.fits import ridge as ridge
+from digsite.directions.probes.pairs import pca_of_pairs as pca_of_pairs
+from digsite.directions.probes.probe import ProbeResult as ProbeResult
+from digsite.directions.probes.probe import probe as probe
+from digsite.directions.probes.sweep import STREAM as STREAM
+from digsite.directions.probes.sweep import ProbeSweep as ProbeSweep
+from digsite.directions.probes.sweep import probe_sweep as probe_sweep
+from digsite.directions.probes.sweep import task_sweep as task_sweep
