@@ -226,7 +226,7 @@ def yes_or_no(labels: Sequence[bool] | Bool[Tensor, "*batch"]) -> Bool[Tensor, "
     if known.dtype != torch.bool:
         others = [value for value in known.unique().tolist() if value not in (0, 1)]
         if others:
-            do = "give labels == 1 for one class against the others, or use directions.probes.classes_probe"
+            do = "give labels == 1 for one class against the others, or use directions.probes.class_probe"
             raise BadInput(explain("A label between two classes is yes or no", found=f"also {others[0]}", do=do))
         known = known.bool()
     return known

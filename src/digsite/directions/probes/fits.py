@@ -15,7 +15,7 @@ from torch import Tensor
 
 from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import require_finite
-from digsite.directions.probes.solving import Readers, solve
+from digsite.directions.probes.solving import PENALTIES, Readers, logistics, settled, solve
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -92,16 +92,30 @@ def ridge(x: Float[Tensor, "example width"], labels: Bool[Tensor, " example"]) -
     return _one("ridge", x, labels)
 
 
-def logistic(x: Float[Tensor, "example width"], labels: Bool[Tensor, " example"]) -> Fitted:
+def logistic(
+    x: Float[Tensor, "example width"],
+    labels: Bool[Tensor, " example"],
+    *,
+    penalties: tuple[float, ...] = PENALTIES,
+) -> Fitted:
     """The log odds of the label, y = sigmoid(v · x + b), penalised on standardised coordinates.
 
-    Examples of both labels weigh alike, and 0 is the boundary if both are as frequent. The penalty is the best of
-    `PENALTIES` on thirds of the examples; with fewer than three of a label the middle one. Arguments as for `lda`.
+    Examples of both labels weigh alike, and 0 is the boundary if both are as frequent.
+
+    Args:
+        x: Activations.
+        labels: Yes or no.
+        penalties: Inverse strengths of the penalty; the best on thirds of the examples is taken, with fewer than three
+            of a label the middle one.
+
+    Raises:
+        As `mean_difference`.
 
     Caveats:
         What it reads with is not what should be written: it leans away from whatever else varies.
     """
-    return _one("logistic", x, labels)
+    sides(x, labels)
+    return taken(logistics(settled(x[None]), labels[None], penalties), 0)
 
 
 FITS: MappingProxyType[str, Fit] = MappingProxyType(
@@ -140,7 +154,7 @@ def sides(
     if len(x) != len(labels):
         raise BadInput(explain("Every example has a label", found=f"{len(labels)} labels, {len(x)} examples"))
     if labels.dtype != torch.bool:
-        do = "give True and False, such as labels == 1; directions.probes.classes_probe takes classes"
+        do = "give True and False, such as labels == 1; directions.probes.class_probe takes classes"
         raise BadInput(explain("A label between two classes is yes or no", found=f"labels of {labels.dtype}", do=do))
     count = int(labels.sum())
     if count in (0, len(labels)):

@@ -23,7 +23,7 @@ from digsite._core.provenance import Provenance, record
 from digsite._core.ranking import auroc, auroc_interval
 from digsite.artifacts import Result
 from digsite.directions.direction import Direction
-from digsite.directions.labelled import Labelled, shuffled, split
+from digsite.directions.labelled import Labelled, shuffled, split, yes_or_no
 from digsite.directions.probes.fits import FITS, Fit, sides, taken
 from digsite.directions.probes.pairs import PAIRED, in_pairs
 from digsite.directions.probes.solving import SOLVERS, solve
@@ -191,7 +191,9 @@ def probe(
 
 def checked(labelled: Labelled, column: str) -> tuple[Float[Tensor, "example width"], Bool[Tensor, " example"]]:
     """Activations of a column in float64 and the labels, if they can be probed."""
-    x, labels = labelled.rows[column], labelled.labels
+    x, labels = labelled.rows[column], yes_or_no(labelled.labels)
+    if len(x) != len(labels):
+        raise BadInput(explain("Every example has a label", found=f"{len(labels)} labels, {len(x)} examples"))
     sides(x, labels)
     return x.double().cpu(), labels.cpu()
 

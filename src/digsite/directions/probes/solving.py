@@ -95,9 +95,13 @@ def ridges(x: Float[Tensor, "cell example width"], labels: Bool[Tensor, "draw ex
     return _penalised(x, labels, SHRINKS, _ridge)
 
 
-def logistics(x: Float[Tensor, "cell example width"], labels: Bool[Tensor, "draw example"]) -> Readers:
+def logistics(
+    x: Float[Tensor, "cell example width"],
+    labels: Bool[Tensor, "draw example"],
+    penalties: tuple[float, ...] = PENALTIES,
+) -> Readers:
     """Log odds on standardised coordinates, examples of both labels weighing alike; penalised, by Newton steps."""
-    return _penalised(x, labels, PENALTIES, _newton)
+    return _penalised(x, labels, penalties, _newton)
 
 
 SOLVERS: MappingProxyType[str, Solver] = MappingProxyType(
@@ -120,10 +124,17 @@ def solve(fit: str, x: Float[Tensor, "cell example width"], labels: Bool[Tensor,
         x: Activations, finite.
         labels: Labellings, each with examples of both labels; the true one first.
     """
+    return SOLVERS[fit](settled(x), labels)
+
+
+def settled(x: Float[Tensor, "cell example width"]) -> Float[Tensor, "cell example width"]:
+    """In float64, with zeros where a coordinate varies by rounding alone.
+
+    A BOS has the same activation in every prompt, but its last bits differ between batches, and labels often do, too.
+    """
     x = x.double()
-    # What varies by rounding alone (a BOS is the same in every prompt, but not in every batch) is held to be nothing.
     varies = x.std(1, correction=0, keepdim=True) > ROUNDING * x.square().mean((1, 2), keepdim=True).sqrt()
-    return SOLVERS[fit](x.where(varies, 0.0), labels)
+    return x.where(varies, 0.0)
 
 
 # -- parts -----------------------------------------------------------------------------------------------------------
@@ -169,6 +180,17 @@ def thirds(labels: Bool[Tensor, " example"]) -> Int[Tensor, " example"] | None:
     return torch.where(labels, labels.cumsum(0), (~labels).cumsum(0)) % 3
 
 
+def least_squares(
+    x: Float[Tensor, "example width"], y: Float[Tensor, "example target"], penalty: float
+) -> tuple[Float[Tensor, "target width"], Float[Tensor, " target"]]:
+    """Minimises the mean of |W x + b - y|² + penalty |W|² on standardised coordinates; gives W and b for raw ones."""
+    standard = Standard.of(x[None].double())
+    z, middle = standard.z, y.double().mean(0)
+    A = z.mT @ z / len(y) + penalty * torch.eye(z.shape[2], dtype=z.dtype)
+    found = standard.back(_solve(A, (y.double() - middle).T @ z / len(y)), middle[None])
+    return found.reader[0], found.bias[0]
+
+
 def _halfway(yes: Tensor, no: Tensor, reader: Tensor) -> Readers:
     return Readers(reader=reader, bias=-((yes + no) * reader).sum(-1) / 2)
 
@@ -183,25 +205,26 @@ _Penalised = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 def _penalised(x: Tensor, labels: Tensor, penalties: tuple[float, ...], solve: _Penalised) -> Readers:
     """Standardised, the penalty chosen, fitted, and mapped back to the coordinates that x has."""
-    cells = len(x)
-    chosen = torch.full((cells,), penalties[len(penalties) // 2], dtype=torch.float64)
+    cells, several = len(x), torch.tensor(penalties, dtype=torch.float64)
+    chosen = several[len(several) // 2].expand(cells)
     part = thirds(labels[0])
-    if part is not None and len(penalties) > 1:
-        loss = torch.zeros(cells, len(penalties), dtype=torch.float64)
+    if part is not None and len(several) > 1:
+        loss = torch.zeros(cells, len(several), dtype=torch.float64)
         for third in range(3):
             kept = part != third
-            known = labels[:1, kept]
-            fit = _Standard.of(x[:, kept])
-            for at, penalty in enumerate(penalties):
-                readers = fit.back(*solve(fit.z, known, torch.full_like(chosen, penalty)))
-                loss[:, at] += _log_loss(readers.scores(x[:, ~kept])[:, 0], labels[0, ~kept])
-        chosen = torch.tensor(penalties, dtype=torch.float64)[loss.argmin(1)]
-    fit = _Standard.of(x)
+            fit = Standard.of(x[:, kept])
+            # All penalties at once, each a cell of its own.
+            z = fit.z.repeat_interleave(len(several), 0)
+            found = solve(z, labels[:1, kept], several.repeat(cells))
+            w, b = (one.unflatten(0, (cells, len(several))).squeeze(2) for one in found)
+            loss += _log_loss(fit.back(w, b).scores(x[:, ~kept]), labels[0, ~kept])
+        chosen = several[loss.argmin(1)]
+    fit = Standard.of(x)
     return fit.back(*solve(fit.z, labels, chosen))
 
 
 @dataclass(frozen=True, eq=False)
-class _Standard:
+class Standard:
     """Activations with mean 0 and variance 1 in every coordinate, as compact as can be."""
 
     z: Float[Tensor, "cell example k"]
@@ -210,7 +233,8 @@ class _Standard:
     basis: Float[Tensor, "cell width k"] | None
 
     @classmethod
-    def of(cls, x: Float[Tensor, "cell example width"]) -> "_Standard":
+    def of(cls, x: Float[Tensor, "cell example width"]) -> "Standard":
+        """Of activations as they are."""
         mean = x.mean(1, keepdim=True)
         sd = x.std(1, correction=0, keepdim=True)
         # A coordinate that is constant here, though not everywhere, is left alone and not blown up to 1.
@@ -230,9 +254,8 @@ def _balance(labels: Bool[Tensor, "draw example"]) -> Float[Tensor, "draw exampl
     return torch.where(labels, 0.5 / share, 0.5 / (1 - share))
 
 
-def _log_loss(scores: Float[Tensor, "cell example"], labels: Bool[Tensor, " example"]) -> Float[Tensor, " cell"]:
-    weights = _balance(labels[None])[0]
-    return (weights * softplus(torch.where(labels, -scores, scores))).sum(1)
+def _log_loss(scores: Float[Tensor, "cell draw example"], labels: Bool[Tensor, " example"]) -> Tensor:
+    return (_balance(labels[None])[0] * softplus(torch.where(labels, -scores, scores))).sum(-1)
 
 
 def _ridge(z: Tensor, labels: Tensor, penalties: Tensor) -> tuple[Tensor, Tensor]:
@@ -279,7 +302,7 @@ def _newton_steps(z: Tensor, labels: Tensor, C: Tensor) -> Float[Tensor, "cell d
         gradient = (weight * (p - labels.to(p))) @ z + penalty * w
         curve = (weight * p * (1 - p)).sqrt()[..., None] * z[:, None]
         step = torch.linalg.solve(curve.mT @ curve + torch.diag(penalty), gradient)
-        if float((gradient * step).sum(-1).amax()) < 1e-12:
+        if float((gradient * step).sum(-1).amax()) < 1e-10:
             break
         length = torch.ones_like(now)
         while bool((worse := loss(w - length[..., None] * step) > now + 1e-12 * now.abs()).any()):
