@@ -121,7 +121,7 @@ def test_many_cells_and_labellings_at_once_are_each_alone(name, width):
     found = solve(name, x, torch.stack([labels, labels.roll(7) ^ (torch.arange(30) % 5 == 0)]))
     for cell in range(3):
         alone = FITS[name](x[cell], labels)
-        torch.testing.assert_close(found.scores(x)[cell, 0], alone.scores(x[cell]), atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(found.scores(x)[cell, 0], alone.scores(x[cell]), atol=1e-4, rtol=1e-4)
 
 
 def test_least_squares_reads_numbers():
@@ -192,7 +192,7 @@ def test_ccs_loses_the_mean_of_each_side_and_does_not_care_about_scale():
 def test_a_sparse_probe_reads_the_planted_neuron_alone():
     x, labels, _ = planted(100)
     x[:, 7] = torch.where(labels, 5.0, 0.0) + 0.1 * torch.randn(100, generator=torch.Generator().manual_seed(0))
-    found = probe(labelled(x, labels), fit=sparse(1))
+    found = probe(labelled(x, labels), fit=sparse(1), draws=3)
     assert found.vector.nonzero().flatten().tolist() == [7] and found.auroc == 1 and found.fit == "sparse(1)"
 
 
@@ -309,7 +309,9 @@ def test_what_cannot_be_probed_is_refused_with_its_reason():
         probe(labelled(x, labels), fit="pca-of-pairs")
     with pytest.raises(BadInput, match="group 0 with 2 examples with the label"):
         probe(labelled(x, torch.arange(40) % 4 < 2, torch.arange(40) // 2), fit="pca-of-pairs")
-    with pytest.raises(BadInput, match="a negation for each statement"):
-        ccs(x, x[:-1])
+    with pytest.raises(BadInput, match="two pairs or more"):
+        ccs(x[:1], x[:1])
+    with pytest.raises(BadInput, match="all pairs are the same"):
+        ccs(torch.ones(9, 3), torch.zeros(9, 3))
     with pytest.raises(BadInput, match="yes or no"):
         lda(x, labels.long())

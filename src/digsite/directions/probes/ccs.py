@@ -51,7 +51,7 @@ class Consistent:
 
     fitted: Fitted
     middles: Float[Tensor, "2 width"]
-    losses: Float[Tensor, " draw"]
+    losses: Float[Tensor, " instance"]
 
     def probability(self, yes: Float[Tensor, "pair width"], no: Float[Tensor, "pair width"]) -> Float[Tensor, " pair"]:
         """4. How surely the probe reads each pair one way or the other."""
@@ -83,7 +83,7 @@ class ContrastProbe(Result):
     sign: str
     vector: Float[Tensor, " width"]
     bias: float
-    losses: Float[Tensor, " draw"]
+    losses: Float[Tensor, " instance"]
     labels: Bool[Tensor, " pair"]
     probabilities: Float[Tensor, " pair"]
     random: Float[Tensor, " draw"]

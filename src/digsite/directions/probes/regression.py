@@ -103,7 +103,7 @@ def number_probe(
 
     Caveats:
         As `probe`; and the positions of a text are not independent, so its tokens stay on one side of the split. The
-        null exchanges texts, position by position: what the position alone tells is in the null too (unless that is all).
+        null exchanges texts, position by position: what the position alone tells is in it too, unless that is all.
     """
     require_finite("a number to be read", numbers)
     if numbers.ndim not in (2, 3) or numbers.shape[: numbers.ndim - 1] not in (tokens.ids.shape, tokens.ids.shape[:1]):

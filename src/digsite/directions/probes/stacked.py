@@ -145,7 +145,7 @@ def fitted(
 
 
 def _others(data: Data, generator: np.random.Generator) -> Int[Tensor, " example"]:
-    """4. For each example one of another group at the same position; of any, where the position alone says the answer."""
+    """4. For each example another at the same position; any, where the position alone says the answer."""
     found = torch.arange(len(data.x))
     places = data.positions
     at = [data.y[places == position] for position in places.unique()]
