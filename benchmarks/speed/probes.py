@@ -1,6 +1,6 @@
 """A sweep of probes over all layers and positions, beside scikit-learn fitted one cell after the other.
 
-1. A GPT-2 of random weights reads 300 texts of 16 tokens: half fitted on, half held out. A cell: a layer at a position.
+1. A GPT-2 of random weights reads 200 texts of 12 tokens: half fitted on, half held out. A cell: a layer at a position.
    The label goes with a word at position 5, so that some cells can be read and others cannot.
 2. Both read the model once; both do the same for each cell: standardise, choose the penalty C of 0.01, 0.1 and 1 on the
    same thirds by the balanced log loss, fit, score what is held out. For ridge and LDA scikit-learn's own classes.
@@ -24,10 +24,10 @@ from digsite.directions.probes.solving import PENALTIES, SOLVERS, settled, third
 from .rounds import apart, interleaved
 from .table import Row, Table, conditions
 
-TEXTS, LENGTH, WORD = 300, 16, 5
+TEXTS, LENGTH, WORD = 200, 12, 5
 TARGET, ROUNDS = 5.0, 3
 TOLERANCE = {"logistic": 1e-2, "lda": 0.02}
-SETTINGS = ((64, 4, "logistic", 0), (64, 4, "logistic", 5), (64, 4, "lda", 0), (256, 4, "logistic", 0))
+SETTINGS = ((64, 2, "logistic", 0), (64, 2, "logistic", 5), (256, 2, "logistic", 0), (64, 2, "lda", 0))
 
 
 def model_of(width: int, layers: int) -> digsite.Model:
