@@ -33,7 +33,9 @@ SETTINGS = ((64, 2, "logistic", 0), (64, 2, "logistic", 5), (256, 2, "logistic",
 def model_of(width: int, layers: int) -> digsite.Model:
     """A GPT-2 of random weights."""
     torch.manual_seed(0)
-    config = GPT2Config(vocab_size=200, n_positions=LENGTH, n_embd=width, n_layer=layers, n_head=4)
+    config = GPT2Config(
+        vocab_size=200, n_positions=LENGTH, n_embd=width, n_layer=layers, n_head=4, bos_token_id=0, eos_token_id=0
+    )
     return digsite.load(GPT2LMHeadModel(config).eval(), verify=False)
 
 
@@ -82,7 +84,7 @@ def loop(fit: str, x: Tensor, labels: Tensor) -> Tensor:
                         kept, out = thirds_of != third, thirds_of == third
                         said = logistic(one[:half][kept], y[:half][kept], C)(one[:half][out])
                         weight = compute_sample_weight("balanced", y[:half][out])
-                        total += log_loss(y[:half][out], 1 / (1 + np.exp(-said)), sample_weight=weight)
+                        total += log_loss(y[:half][out], 1 / (1 + np.exp(-said)), sample_weight=weight, normalize=False)
                     losses.append(total)
                 chosen = PENALTIES[int(np.argmin(losses))]
             scores[cell, draw] = logistic(one[:half], y[:half], chosen)(one[half:])

@@ -313,5 +313,3 @@ def test_what_cannot_be_probed_is_refused_with_its_reason():
         ccs(x[:1], x[:1])
     with pytest.raises(BadInput, match="all pairs are the same"):
         ccs(torch.ones(9, 3), torch.zeros(9, 3))
-    with pytest.raises(BadInput, match="yes or no"):
-        lda(x, labels.long())
