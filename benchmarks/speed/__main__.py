@@ -19,7 +19,9 @@ app = App(name="benchmarks.speed", help="Speed and memory of digsite, beside pla
 
 @app.default
 def run(
-    name: Literal["access", "memory", "patching", "circuits", "acdc", "planning", "store", "sae-step", "steering", "probes"],
+    name: Literal[
+        "access", "memory", "patching", "circuits", "acdc", "planning", "store", "sae-step", "steering", "probes"
+    ],
     *,
     peers: bool = True,
     json: bool = False,

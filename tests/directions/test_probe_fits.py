@@ -136,7 +136,7 @@ def test_least_squares_reads_numbers():
 def test_pca_of_pairs_keeps_the_mean_difference_that_a_librarys_pca_takes_away():
     x, labels, truth = planted(400, shift=3.0, loud=1.0)
     differences = (x[labels] - x[~labels]).numpy()
-    theirs = torch.from_numpy(PCA(n_components=1).fit(differences).components_[0])
+    theirs = torch.from_numpy(PCA(n_components=1).fit(differences).components_[0])  # pyright: ignore[reportOptionalSubscript]
     ours = pca_of_pairs(x, labels)
     assert abs(cos(theirs, truth)) < 0.2
     assert cos(ours.vector, truth) > 0.98
@@ -156,8 +156,8 @@ def test_pairs_are_found_by_their_groups():
     order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
     groups = torch.arange(20) // 2
     there = in_pairs(labelled(x[order], labels[order], groups[order]))
-    assert there.groups is not None
-    assert torch.equal(there.groups[there.labels], there.groups[~there.labels])
+    paired = there.groups
+    assert paired is not None and torch.equal(paired[there.labels], paired[~there.labels])
 
 
 # -- CCS -------------------------------------------------------------------------------------------------------------
