@@ -188,6 +188,6 @@ def test_what_cannot_be_swept_is_refused_with_its_reason(model, texts):
     with pytest.raises(BadInput, match="examples of each label"):
         probe_sweep(model, tokens, torch.arange(48) < 2)
     with pytest.raises(BadInput, match="yes or no"):
-        yes_or_no([1.0, float("nan")])  # pyright: ignore[reportArgumentType]
+        yes_or_no([1.0, float("nan")])
     with pytest.raises(BadInput, match="cannot be read"):
         number_probe(model, tokens, torch.ones(48, 1), "layers.0.resid_post")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from digsite._core.errors import BadInput, explain
@@ -216,7 +216,7 @@ def shuffled(
     return torch.from_numpy(np.array(drawn, dtype=bool).reshape(draws, len(known)))
 
 
-def yes_or_no(labels: Sequence[bool] | Bool[Tensor, "*batch"]) -> Bool[Tensor, "*batch"]:
+def yes_or_no(labels: Sequence[float] | Shaped[Tensor, "*batch"]) -> Bool[Tensor, "*batch"]:
     """Labels as True and False; 0 and 1 are understood.
 
     Raises:
