@@ -216,7 +216,7 @@ def shuffled(
     return torch.from_numpy(np.array(drawn, dtype=bool).reshape(draws, len(known)))
 
 
-def yes_or_no(labels: Sequence[float] | Shaped[Tensor, "*batch"]) -> Bool[Tensor, "*batch"]:
+def yes_or_no(labels: Sequence[bool | int | float] | Shaped[Tensor, "*batch"]) -> Bool[Tensor, "*batch"]:
     """Labels as True and False; 0 and 1 are understood.
 
     Raises:

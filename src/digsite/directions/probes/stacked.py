@@ -79,12 +79,16 @@ class Stack(Result):
 def patterns(x: Float[Tensor, "example width"], y: Float[Tensor, "example target"]) -> Float[Tensor, "target width"]:
     """How activations move with each number: the least-squares map from the numbers to the activations.
 
-    Of classes as one-hot rows these are the class means, less the mean of them all.
+    Of classes as one-hot rows these are the class means, less a mean of them all. Numbers that say the same (three
+    probabilities say what two do) share it: the smallest vectors, by the spread of each number, that do it.
 
     Source: Haufe et al. 2014, "On the interpretation of weight vectors of linear models in multivariate neuroimaging":
     what reads a signal leans away from noise, and is not how the signal is written.
     """
-    return torch.linalg.lstsq(y - y.mean(0), x - x.mean(0), driver="gelsd").solution
+    spread = y.std(0, correction=0).clamp_min(1e-30)
+    # What is left by rounding where numbers add up to one must not be taken for a number of its own.
+    found = torch.linalg.lstsq((y - y.mean(0)) / spread, x - x.mean(0), rcond=1e-5, driver="gelsd").solution
+    return found / spread[:, None]
 
 
 # -- steps -----------------------------------------------------------------------------------------------------------
