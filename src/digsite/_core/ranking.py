@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 
 
-def auroc(scores: Float[np.ndarray, "*draw example"], labels: Bool[np.ndarray, "*draw example"]) -> np.ndarray:
+def auroc(scores: Float[np.ndarray, "*draw example"], labels: Bool[np.ndarray, "*#draw example"]) -> np.ndarray:
     """The probability that an example with the label scores higher than one without; ties count half."""
     yes = labels.sum(-1)
     ranks = (rankdata(scores, axis=-1) * labels).sum(-1)

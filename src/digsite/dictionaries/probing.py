@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from digsite._core.cost import measure
@@ -29,12 +29,13 @@ from digsite.artifacts import Result
 from digsite.dictionaries.dictionary import Dictionary
 from digsite.dictionaries.splice import encoded
 from digsite.directions import Labelled
+from digsite.directions.labelled import shuffled, split
+from digsite.directions.probes import logistic
+from digsite.directions.probes.sparse import PENALTY, columns_of, furthest_apart
 from digsite.store import Latents, Rows
 
 KS = (1, 2, 5, 16)
 """How many latents a sparse probe may read."""
-PENALTIES = (0.01, 0.1, 1.0)
-"""Inverse strengths of the dense probe's penalty; the best on thirds of the training side is taken."""
 FEWEST = 16
 """Examples of each label below which no probe is fitted."""
 
@@ -155,7 +156,7 @@ def sparse_probing(
         A probe shows what can be read, not what the model uses.
     """
     _check(dictionary, labelled, ks)
-    train, test = _split(labelled, held_out, seed)
+    train, test = split(labelled.labels, labelled.groups, held_out, seed)
     with measure() as cost, torch.no_grad():
         sides = [labelled.rows.take(train), labelled.rows.take(test)]
         sides += [] if elsewhere is None else [elsewhere.rows]
@@ -163,17 +164,17 @@ def sparse_probing(
         raw = [_flat(side, (neurons,) if neurons else dictionary.reads) for side in sides]
         dense = [_flat(side, dictionary.reads) for side in sides]
         generator = np.random.default_rng(seed)
-        given = labelled.labels.numpy()
-        shuffles = [generator.permutation(given) for _ in range(draws)]
+        shuffles = shuffled(labelled.labels, labelled.groups, draws, generator, train, test)
         names, chosen, scores, null = [], [], [], []
         probes = [(f"{k} latent" + "s" * (k > 1), k, latents) for k in ks]
         probes += [(f"{k} neuron" + "s" * (k > 1), k, raw) for k in ks]
         for name, k, seen in track([*probes, ("dense probe", None, dense)], "fitting probes"):
-            found, which = _probed(seen, given[train], k)
+            found, which = _probed(seen, labelled.labels[train], k)
             names.append(name)
             chosen.append(which)
             scores.append(found)
-            null.append([float(auroc(_probed(seen[:2], mixed[train], k)[0][0], mixed[test])) for mixed in shuffles])
+            mixed = [(_probed(seen[:2], some[train], k)[0][0], some[test].numpy()) for some in shuffles]
+            null.append([float(auroc(*one)) for one in mixed])
     return SparseProbing(
         label=labelled.name,
         dictionary=repr(dictionary).removeprefix("Dictionary "),
@@ -192,46 +193,17 @@ def sparse_probing(
 
 
 def _probed(
-    sides: Sequence[Latents | Tensor], labels: np.ndarray, k: int | None
+    parts: Sequence[Latents | Tensor], labels: Bool[Tensor, " example"], k: int | None
 ) -> tuple[list[np.ndarray], tuple[int, ...]]:
-    """2. The log odds on every side but the first, on which the probe is fitted; and what it reads."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    which = None if k is None else _apart(sides[0], labels, k)
-    train, *others = (_columns(side, which) for side in sides)
-    probe = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
-    tuned = probe if which is not None else GridSearchCV(probe, {"logisticregression__C": PENALTIES}, cv=3)
-    fitted = tuned.fit(train, labels)
-    return [fitted.decision_function(x) for x in others], () if which is None else tuple(which.tolist())
-
-
-def _apart(x: Latents | Tensor, labels: np.ndarray, k: int) -> Int[Tensor, " chosen"]:
-    """The columns whose class means differ most; latents are not made dense for it."""
-    yes = torch.from_numpy(labels)
-    weights = torch.where(yes, 1 / yes.sum(), -1 / (~yes).sum())
-    if isinstance(x, Latents):
-        values, indices = x.flat
-        gap = torch.zeros(x.width).index_add_(0, indices.cpu(), (values.cpu() * weights[x.rows.cpu()]).float())
+    """2. The log odds on every part but the first, on which the probe is fitted; and what it reads."""
+    if k is None:
+        train, *others = (part for part in parts if isinstance(part, Tensor))
+        which = None
     else:
-        gap = weights.to(x.dtype) @ x
-    return gap.abs().topk(min(k, len(gap))).indices
-
-
-def _columns(x: Latents | Tensor, which: Tensor | None) -> np.ndarray:
-    """Some columns as a matrix; all of them where none are named."""
-    if isinstance(x, Tensor):
-        return (x if which is None else x[:, which]).double().numpy()
-    assert which is not None
-    place = torch.full((x.width,), -1)
-    place[which] = torch.arange(len(which))
-    values, indices = x.flat
-    at = place[indices.cpu()]
-    found = torch.zeros(len(x), len(which), dtype=torch.float64)
-    found[x.rows.cpu()[at >= 0], at[at >= 0]] = values.cpu().double()[at >= 0]
-    return found.numpy()
+        which = furthest_apart(parts[0], labels, k)
+        train, *others = (columns_of(part, which) for part in parts)
+    fitted = logistic(train, labels) if k is None else logistic(train, labels, penalties=(PENALTY,))
+    return [fitted.scores(x).numpy() for x in others], () if which is None else tuple(which.tolist())
 
 
 def _joined(blocks: list[Latents]) -> Latents:
@@ -251,17 +223,6 @@ def _joined(blocks: list[Latents]) -> Latents:
 
 def _flat(rows: Rows, columns: Sequence[str]) -> Float[Tensor, "example d"]:
     return torch.cat([require_finite(name, rows[name]).float().cpu() for name in columns], 1)
-
-
-def _split(labelled: Labelled, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
-    """1. Which examples are trained on, and which held out: whole groups."""
-    count = len(labelled.labels)
-    groups = torch.arange(count) if labelled.groups is None else labelled.groups
-    names = groups.unique()
-    order = np.random.default_rng([seed, 0]).permutation(len(names))
-    away = names[torch.from_numpy(order[: max(1, round(held_out * len(names)))])]
-    out = torch.isin(groups, away)
-    return (~out).nonzero().flatten(), out.nonzero().flatten()
 
 
 def _check(dictionary: Dictionary, labelled: Labelled, ks: Sequence[int]) -> None:

@@ -23,6 +23,7 @@ from digsite.viz.log import log_report as log_report
 from digsite.viz.null_histogram import null_histogram as null_histogram
 from digsite.viz.page import Report as Report
 from digsite.viz.page import Section as Section
+from digsite.viz.probes import sweep_figure as sweep_figure
 from digsite.viz.scatter import Dot as Dot
 from digsite.viz.scatter import scatter as scatter
 from digsite.viz.scoreboard import scoreboard_report as scoreboard_report
