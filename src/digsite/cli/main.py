@@ -16,7 +16,7 @@ from rich.console import Console
 import digsite
 from digsite._core.errors import DigsiteError
 from digsite._core.provenance import command_line
-from digsite.cli import circuit, dig, log, model, probe, runs, sae, steer, task, toys
+from digsite.cli import circuit, dig, finding, log, model, probe, runs, sae, steer, task, toys
 from digsite.cli.generate import generate
 from digsite.cli.harvest import harvest
 from digsite.cli.heads import heads
@@ -53,7 +53,8 @@ circuit.app.command(disable)
 for command, name in ((train, "train"), (eval_, "eval"), (compare_, "compare")):
     sae.app.command(command, name=name)
 about_models = (investigate, lens, heads, patch, generate, probe.app, steer.app, circuit.app, harvest, sae.app)
-for command in (*about_models, scoreboard, task.app, model.app, toys.app, dig.app, runs.app, dig.search, log.app):
+about_digs = (dig.app, runs.app, finding.app, dig.search, log.app)
+for command in (*about_models, scoreboard, task.app, model.app, toys.app, *about_digs):
     app.command(command)
 for place, name in enumerate(name for name in app if not name.startswith("-")):
     app[name].sort_key = place  # help shows them in the order above

@@ -10,6 +10,10 @@ _WHERE = {
     "Comparison": "comparing",
     "compare": "comparing",
     "Dig": "dig",
+    "Evidence": "findings",
+    "Finding": "findings",
+    "Findings": "findings",
+    "numbered": "telling",
     "RunRecord": "records",
     "Hit": "searching",
 }
@@ -18,8 +22,12 @@ if TYPE_CHECKING:
     from digsite.journal.comparing import Comparison as Comparison
     from digsite.journal.comparing import compare as compare
     from digsite.journal.dig import Dig as Dig
+    from digsite.journal.findings import Evidence as Evidence
+    from digsite.journal.findings import Finding as Finding
+    from digsite.journal.findings import Findings as Findings
     from digsite.journal.records import RunRecord as RunRecord
     from digsite.journal.searching import Hit as Hit
+    from digsite.journal.telling import numbered as numbered
 
 
 def __getattr__(name: str) -> Any:

@@ -28,7 +28,6 @@ import sqlite3
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,8 @@ from digsite._core.files import NotWritten, write_whole
 from digsite._core.provenance import command
 from digsite._core.recording import MARKER, dig_around, recording_to
 from digsite.artifacts import Result, load_result
-from digsite.journal.records import RUNS, STATUSES, RunRecord, record_of
+from digsite.journal.findings import Findings
+from digsite.journal.records import RUNS, STATUSES, RunRecord, now, record_of
 from digsite.journal.schema import WAIT, opened
 from digsite.journal.searching import Hit, indexed, refreshed, searched
 
@@ -114,6 +114,11 @@ class Dig:
         except OSError:
             first = ""
         return first.lstrip("# ").strip() or self.folder.name
+
+    @property
+    def findings(self) -> Findings:
+        """Claims, with what speaks for and against them."""
+        return Findings(self)
 
     def __enter__(self) -> "Dig":
         block = recording_to(self)
@@ -384,11 +389,6 @@ def told(result: Result) -> dict[str, str]:
         "provenance": json.dumps(result.provenance.to_dict(), ensure_ascii=False),
         "cost": json.dumps(costs),
     }
-
-
-def now() -> str:
-    """This moment, in UTC, as it is written in the tables."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def numbers(words: Sequence[str]) -> list[int]:

@@ -3,11 +3,16 @@
 import json
 import sqlite3
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 STATUSES = ("running", "done", "failed", "interrupted")
+
+
+def now() -> str:
+    """This moment, in UTC, as it is written in the tables."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 @dataclass(frozen=True, kw_only=True)

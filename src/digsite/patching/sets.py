@@ -185,16 +185,25 @@ def ablation(
 
 
 def random_flags(
-    names: tuple[str, ...], like: Bool[Tensor, " component"], count: int, *, seed: int
+    names: tuple[str, ...], like: Bool[Tensor, " component"], count: int, *, seed: int, apart: bool = False
 ) -> Bool[Tensor, "draw component"]:
-    """Random sets with as many heads and as many MLPs as a given one."""
+    """Random sets with as many heads and as many MLPs as a given one.
+
+    Args:
+        names: Of all components.
+        like: The given set.
+        count: How many sets.
+        seed: Of the draws.
+        apart: Whether they hold none of its components; where too few others are left, they are smaller.
+    """
     rng = np.random.default_rng(seed)
     head = np.array(["attn.z" in name for name in names])
     flags = np.zeros((count, len(names)), dtype=bool)
     for row in flags:
         for kind in (head, ~head):
             size = int((like.numpy() & kind).sum())
-            row[rng.choice(np.flatnonzero(kind), size, replace=False)] = True
+            pool = np.flatnonzero(kind & ~like.numpy() if apart else kind)
+            row[rng.choice(pool, min(size, len(pool)), replace=False)] = True
     return torch.from_numpy(flags)
 
 

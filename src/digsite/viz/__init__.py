@@ -2,6 +2,7 @@
 
 from digsite.viz.axes import Axis as Axis
 from digsite.viz.bars import bars as bars
+from digsite.viz.battery import battery_figure as battery_figure
 from digsite.viz.circuit_methods import mask_training_figure as mask_training_figure
 from digsite.viz.circuits import circuit_figure as circuit_figure
 from digsite.viz.circuits import scores_figure as scores_figure
