@@ -23,6 +23,7 @@ from digsite.cli.heads import heads
 from digsite.cli.investigate import investigate
 from digsite.cli.lens import lens
 from digsite.cli.patch import patch
+from digsite.cli.report import report
 from digsite.cli.sae_judge import compare_, eval_
 from digsite.cli.sae_train import train
 from digsite.cli.scoreboard import scoreboard
@@ -53,7 +54,7 @@ circuit.app.command(disable)
 for command, name in ((train, "train"), (eval_, "eval"), (compare_, "compare")):
     sae.app.command(command, name=name)
 about_models = (investigate, lens, heads, patch, generate, probe.app, steer.app, circuit.app, harvest, sae.app)
-about_digs = (dig.app, runs.app, finding.app, dig.search, log.app)
+about_digs = (dig.app, runs.app, finding.app, dig.search, report, log.app)
 for command in (*about_models, scoreboard, task.app, model.app, toys.app, *about_digs):
     app.command(command)
 for place, name in enumerate(name for name in app if not name.startswith("-")):

@@ -4,6 +4,7 @@ The page is one file. It asks nothing of the network (its own content policy for
 system's light and dark, and can be read at 360 pixels, on paper, with a keyboard alone and with a screen reader.
 """
 
+import io
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -94,17 +95,25 @@ def _groups(section: Section) -> list[list[Part]]:
 
 def _rendered(group: list[Part], numbers: Iterator[int]) -> list[Markup]:
     """Figures that follow each other as one row, every other part by itself."""
-    figures = [_shown(part, next(numbers)) for part in group if isinstance(part, Figure)]
+    figures = [picture(part, next(numbers)) for part in group if isinstance(part, Figure)]
     if figures:
         return [render("figures.html", figures=figures)]
     return [part if isinstance(part, Markup) else render("caption.html", text=part) for part in group]
 
 
-def _shown(figure: Figure, number: int) -> dict[str, object]:
-    """A figure with what stands under it: its table and its files."""
+def picture(figure: Figure, number: int) -> dict[str, object]:
+    """A figure with what stands under it: its table and its files.
+
+    Args:
+        figure: The figure.
+        number: No other figure of the page has it.
+    """
+    numbers = io.BytesIO()
+    figure.data.write_parquet(numbers)
     files: dict[str, tuple[str | bytes, str]] = {
         "svg": (figure.svg(), "image/svg+xml"),
         "csv": (figure.data.write_csv(), "text/csv"),
+        "parquet": (numbers.getvalue(), "application/vnd.apache.parquet"),
     }
     picture = figure.png()
     if len(picture) <= LARGEST_PNG:

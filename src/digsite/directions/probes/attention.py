@@ -24,6 +24,7 @@ from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import require_finite
 from digsite._core.progress import track
 from digsite._core.ranking import auroc, auroc_interval
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.directions.direction import Direction, concrete
 from digsite.directions.labelled import shuffled, split, yes_or_no
@@ -117,6 +118,7 @@ class AttentionProbe(Result):
         )
 
 
+@method
 def attention_probe(
     model: Model,
     tokens: Tokens,

@@ -26,6 +26,7 @@ from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import require_finite
 from digsite._core.ranking import auroc, auroc_interval
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.directions.direction import Direction, concrete
 from digsite.directions.labelled import read_at, split, yes_or_no
@@ -181,6 +182,7 @@ def ccs(
         return Consistent(fitted=fitted, middles=middles, losses=losses()[order])
 
 
+@method
 def contrast_probe(
     model: Model,
     yes: Tokens,

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import wilson_interval
+from digsite._core.recording import method
 from digsite.directions.probes.solving import PENALTIES, Standard
 from digsite.directions.probes.stacked import Stack, Weights, fitted, gathered, patterns, thrifty
 from digsite.models import Model, Tokens, made_by
@@ -74,6 +75,7 @@ class ClassProbe(Stack):
         )
 
 
+@method
 def class_probe(
     model: Model,
     tokens: Tokens,

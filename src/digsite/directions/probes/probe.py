@@ -21,6 +21,7 @@ from digsite._core.numerics import require_finite, wilson_interval
 from digsite._core.progress import track
 from digsite._core.provenance import Provenance, record
 from digsite._core.ranking import auroc, auroc_interval
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.directions.direction import Direction
 from digsite.directions.labelled import Labelled, shuffled, split, yes_or_no
@@ -117,6 +118,7 @@ class ProbeResult(Result):
         )
 
 
+@method
 def probe(
     labelled: Labelled,
     site: str | None = None,

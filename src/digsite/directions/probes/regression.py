@@ -11,6 +11,7 @@ from torch import Tensor
 from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.numerics import ratio_interval, require_finite
+from digsite._core.recording import method
 from digsite.directions.probes.solving import SHRINKS, least_squares
 from digsite.directions.probes.stacked import Stack, Weights, fitted, gathered, patterns, thrifty
 from digsite.models import Model, Tokens, made_by
@@ -64,6 +65,7 @@ class NumberProbe(Stack):
         )
 
 
+@method
 def number_probe(
     model: Model,
     tokens: Tokens,

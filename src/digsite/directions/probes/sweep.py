@@ -22,6 +22,7 @@ from digsite._core.errors import BadInput, ShapeMismatch, explain
 from digsite._core.numerics import require_finite
 from digsite._core.progress import track
 from digsite._core.ranking import auroc, auroc_interval
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.directions.direction import Direction
 from digsite.directions.labelled import read_at, several, shuffled, split, yes_or_no
@@ -145,6 +146,7 @@ class ProbeSweep(Result):
         )
 
 
+@method
 def probe_sweep(
     model: Model,
     tokens: Tokens,
@@ -246,6 +248,7 @@ def probe_sweep(
     )
 
 
+@method
 def task_sweep(
     model: Model,
     task: Task,

@@ -41,6 +41,13 @@ for (const svg of document.querySelectorAll(".digsite-svg")) {
     if (best) { best.focus(); best.scrollIntoView({ block: "nearest", inline: "nearest" }); show(best); }
   });
 }
+// A link opens what it leads to.
+const open = () => {
+  const aim = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (aim && aim.tagName === "DETAILS") { aim.open = true; aim.querySelector("summary").focus(); }
+};
+addEventListener("hashchange", open);
+open();
 addEventListener("scroll", hide, { passive: true, capture: true });
 // What goes on beyond the right edge fades out there.
 const fade = () => { for (const box of document.querySelectorAll(".scroll")) box.classList.toggle("more", box.scrollWidth - box.clientWidth - box.scrollLeft > 4); };
