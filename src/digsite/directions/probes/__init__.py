@@ -7,6 +7,10 @@ from digsite.directions.probes.ccs import ccs as ccs
 from digsite.directions.probes.ccs import contrast_probe as contrast_probe
 from digsite.directions.probes.classes import ClassProbe as ClassProbe
 from digsite.directions.probes.classes import class_probe as class_probe
+from digsite.directions.probes.card import ProbeCard as ProbeCard
+from digsite.directions.probes.card import probe_card as probe_card
+from digsite.directions.probes.causal import CausalCheck as CausalCheck
+from digsite.directions.probes.causal import causal_check as causal_check
 from digsite.directions.probes.fits import FITS as FITS
 from digsite.directions.probes.fits import Fit as Fit
 from digsite.directions.probes.fits import Fitted as Fitted
@@ -25,3 +29,6 @@ from digsite.directions.probes.sweep import STREAM as STREAM
 from digsite.directions.probes.sweep import ProbeSweep as ProbeSweep
 from digsite.directions.probes.sweep import probe_sweep as probe_sweep
 from digsite.directions.probes.sweep import task_sweep as task_sweep
+from digsite.directions.probes.prompts import LabelledPrompts as LabelledPrompts
+from digsite.directions.probes.transfer import TransferMatrix as TransferMatrix
+from digsite.directions.probes.transfer import transfer_matrix as transfer_matrix
