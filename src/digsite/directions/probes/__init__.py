@@ -7,6 +7,7 @@ from digsite.directions.probes.ccs import ccs as ccs
 from digsite.directions.probes.ccs import contrast_probe as contrast_probe
 from digsite.directions.probes.classes import ClassProbe as ClassProbe
 from digsite.directions.probes.classes import class_probe as class_probe
+from digsite.directions.probes.alarm import Alarm as Alarm
 from digsite.directions.probes.card import ProbeCard as ProbeCard
 from digsite.directions.probes.card import probe_card as probe_card
 from digsite.directions.probes.causal import CausalCheck as CausalCheck
@@ -29,6 +30,8 @@ from digsite.directions.probes.sweep import STREAM as STREAM
 from digsite.directions.probes.sweep import ProbeSweep as ProbeSweep
 from digsite.directions.probes.sweep import probe_sweep as probe_sweep
 from digsite.directions.probes.sweep import task_sweep as task_sweep
+from digsite.directions.probes.monitor import StreamMonitor as StreamMonitor
+from digsite.directions.probes.monitor import monitor as monitor
 from digsite.directions.probes.prompts import LabelledPrompts as LabelledPrompts
 from digsite.directions.probes.transfer import TransferMatrix as TransferMatrix
 from digsite.directions.probes.transfer import transfer_matrix as transfer_matrix

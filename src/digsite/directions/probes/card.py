@@ -1,24 +1,23 @@
 """The probe card: what speaks for a probe and what speaks against it, on one page.
 
-1. Prompts with labels are split by group; a prompt that a probe was fitted on is never judged. The probe is fitted on one
-   part and judged on the other, and on every further set (negated, paraphrased, of another topic).
-2. Probabilities: scores that each quarter of the training part gets from a probe fitted on the rest give the slope and the
-   offset that turn a score into log odds.
-3. False positives: the threshold is the quantile of the scores of neutral text, averaged over as many tokens as those of
-   the examples are; with N pieces of text it is the ⌈(1 - rate)(N + 1)⌉-th smallest.
-4. Baselines on the same examples: the tokens of the prompt as a bag of words, the embedding of the token that is read, and
-   that of the token before it.
-5. Controls: the same probe fitted on shuffled labels; random directions, whose sign alone is chosen on the training part.
+1. Prompts with labels are split by group; a prompt that a probe was fitted on is never judged. The probe is fitted on
+   one part and judged on the other, and on every further set (negated, paraphrased, of another topic).
+2. Probabilities: scores that each quarter of the training part gets from a probe fitted on the rest give the slope and
+   the offset that turn a score into log odds.
+3. False positives: the threshold is the quantile of the scores of neutral text, averaged over as many tokens as those
+   of the examples are; with N pieces of text it is the ⌈(1 - rate)(N + 1)⌉-th smallest.
+4. Baselines on the same examples: the tokens of the prompt as a bag of words, the embedding of the token that is read,
+   and that of the token before it.
+5. Controls: the same probe fitted on shuffled labels; random directions, whose sign alone is chosen on the training
+   part.
 6. How many examples it takes: the same from ever smaller parts of the training examples, beside the bag of words.
 7. Whether the model uses it: see `causal`. Prompts that the probe was fitted on are left out here too.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import polars as pl
 import torch
 from jaxtyping import Float, Int
@@ -26,12 +25,17 @@ from torch import Tensor
 
 from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
-from digsite._core.progress import track
-from digsite._core.ranking import auroc
 from digsite.artifacts import Result
 from digsite.directions.direction import Direction
-from digsite.directions.measuring import content
 from digsite.directions.probes.causal import CausalCheck, Metric, causal_check
+from digsite.directions.probes.controls import (
+    FEWEST,
+    calibrated,
+    neutral_scores,
+    scarcity,
+    shuffled_aurocs,
+    threshold_for,
+)
 from digsite.directions.probes.fits import Fit
 from digsite.directions.probes.fitting import (
     BAG,
@@ -47,9 +51,8 @@ from digsite.directions.probes.judged import (
     brier,
     calibration_error,
     calibration_null,
-    log_odds,
 )
-from digsite.directions.probes.prompts import BATCH, LabelledPrompts, seen
+from digsite.directions.probes.prompts import LabelledPrompts, seen
 from digsite.models import Model, made_by
 from digsite.models.measure import TokenSource
 from digsite.sites import Site
@@ -57,10 +60,6 @@ from digsite.tasks import Task
 
 PROBE, EMBEDDING, BEFORE = "probe", "token embedding", "previous token"
 HELD_OUT = "held out"
-FOLDS = 4
-DRAWS_OF_A_SIZE = 5
-FEWEST = 8
-"""Examples in the smallest part that a probe is fitted on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,9 +157,8 @@ class ProbeCard(Result):
             failed.append(f"shuffled labels reach {float(self.shuffled.max()):.2f}")
         if own["low"] <= own["random_95"]:
             failed.append(f"one random direction in twenty reaches {own['random_95']:.2f}")
-        for by in (BAG, EMBEDDING, BEFORE):
-            if rows[by, HELD_OUT]["auroc"] >= own["low"]:
-                failed.append(f"the {by} reads it as well ({rows[by, HELD_OUT]['auroc']:.2f})")
+        beside = {by: rows[by, HELD_OUT]["auroc"] for by in (BAG, EMBEDDING, BEFORE)}
+        failed += [f"the {by} reads it as well ({value:.2f})" for by, value in beside.items() if value >= own["low"]]
         for name in self.sets[1:]:
             row = rows[PROBE, name]
             if row["low"] <= max(0.5, row["random_95"]):
@@ -206,13 +204,15 @@ def probe_card(
     fit: str | Fit = "mean-difference",
     others: Sequence[LabelledPrompts] = (),
     neutral: TokenSource | None = None,
+    neutral_at: int | slice | None = None,
     rate: float = 0.01,
     behaviour: Task | Metric | None = None,
     draws: int = 20,
     held_out: float = 0.5,
     seed: int = 0,
 ) -> ProbeCard:
-    """What a probe is worth: on held-out examples, on others, beside baselines and controls, and in what the model does.
+    """What a probe is worth: on held-out examples, on others, beside baselines and controls, and in what the model
+    does.
 
     Args:
         model: The model.
@@ -221,6 +221,8 @@ def probe_card(
         fit: The name of a fit, or a function of activations and labels.
         others: Sets of another kind (negated, paraphrased, of another topic, in another language).
         neutral: Text that has nothing to do with the label, for the rate of false positives.
+        neutral_at: Where in each row of it the probe reads, such as -1 for prompts like the examples; None for every
+            piece of as many tokens as those of an example.
         rate: The rate of false positives at which recall is given.
         behaviour: A task whose clean prompts the direction is taken away in, or a metric of the logits of the held-out
             prompts (padded on the left), larger where the label is yes.
@@ -235,20 +237,20 @@ def probe_card(
 
     Units: AUROC, accuracy and recall, fractions; the causal check in the unit of the metric.
 
-    Source: recall at a rate of false positives on unrelated text, Goldowsky-Dill et al. 2025, arXiv 2502.03407; shuffled
-    labels, Hewitt and Liang 2019, arXiv 1909.03368 (control tasks); transfer and causal check, Marks and Tegmark 2023,
-    arXiv 2310.06824; calibration, Platt 1999 and Guo et al. 2017, arXiv 1706.04599.
+    Source: recall at a rate of false positives on unrelated text, Goldowsky-Dill et al. 2025, arXiv 2502.03407;
+    shuffled labels, Hewitt and Liang 2019, arXiv 1909.03368 (control tasks); transfer and causal check, Marks and
+    Tegmark 2023, arXiv 2310.06824; calibration, Platt 1999 and Guo et al. 2017, arXiv 1706.04599.
 
     Caveats:
-        Tokens of one text are not independent, so the rate of false positives is surer with many short texts than with a
-        long one. The AUROC does not depend on the boundary, the accuracy does: a low one beside a high AUROC means that
-        the boundary did not carry over.
+        Tokens of one text are not independent, so the rate of false positives is surer with many short texts than with
+        a long one. The AUROC does not depend on the boundary, the accuracy does: a low one beside a high AUROC means
+        that the boundary did not carry over.
     """
     name, method = fit_of(fit)
     train, test = labelled.split(held_out, seed)  # 1
     tests = [test, *(other.unseen_in(train) for other in others)]
     names = (HELD_OUT, *(other.name for other in others))
-    _check(train, names, rate)
+    _check(train, names, rate, draws)
     with measure() as cost:
         with torch.no_grad():
             reads = {PROBE: (site, 0), EMBEDDING: ("embed", 0), BEFORE: ("embed", 1)}
@@ -260,16 +262,16 @@ def probe_card(
             for by in (EMBEDDING, BEFORE):
                 read = scorer(method, x[by][0], train.labels)
                 scores[by] = [read(other) for other in x[by][1:]]
-            slope, offset = _calibrated(method, x[PROBE][0], train, seed)  # 2
-            pieces = neutral_scores(model, direction, neutral, train.span)  # 3
+            slope, offset = calibrated(method, x[PROBE][0], train, seed)  # 2
+            pieces = neutral_scores(model, direction, neutral, train.span, neutral_at)  # 3
             if neutral is not None:
                 threshold_for(pieces, rate)
             sides = (x[PROBE][0], train), (x[PROBE][1], test)
-            shuffled = _shuffled(method, *sides, draws, seed)  # 5
+            shuffled = shuffled_aurocs(method, *sides, draws, seed)  # 5
             known = [(other, part.labels) for other, part in zip(x[PROBE][1:], tests, strict=True)]
             vectors = random_directions(x[PROBE][0].shape[1], max(100, draws), seed=seed)
             random = random_aurocs(vectors, x[PROBE][0], train.labels, known)
-            sizes, curve, words = _curve(method, *sides, seed)  # 6
+            sizes, curve, words = scarcity(method, *sides, seed)  # 6
         causal = None if behaviour is None else _causal(model, direction, behaviour, train, test, draws, seed)  # 7
     judged = tuple(
         Judged(of=one, by=by, scores=found.double(), labels=part.labels, groups=part.grouped)
@@ -298,89 +300,16 @@ def probe_card(
     )
 
 
-def threshold_for(neutral: Float[Tensor, " piece"], rate: float) -> float:
-    """3. The score that a further piece of neutral text exceeds at most so often.
-
-    Raises:
-        BadInput: Too few pieces for the rate.
-    """
-    needed, count = math.ceil(1 / rate) - 1, len(neutral)
-    if count < needed:
-        asked = f"A rate of false positives of {rate:.2%} needs {needed} pieces of neutral text or more"
-        raise BadInput(explain(asked, found=f"{count}", do="give more text, or a higher rate"))
-    return float(neutral.sort().values[math.ceil((1 - rate) * (count + 1) - 1e-9) - 1])
-
-
-def neutral_scores(
-    model: Model, direction: Direction, neutral: TokenSource | None, span: int
-) -> Float[Tensor, " piece"]:
-    """3. The scores of neutral text, the BOS left out, averaged over pieces of `span` tokens that do not overlap."""
-    pieces = [torch.zeros(0, dtype=torch.float64)]
-    for tokens in () if neutral is None else neutral.batches(BATCH):
-        scores = direction.read(model.run(tokens, read=[direction.site], logits=None)).double().cpu()
-        for row, keep in zip(scores, content(tokens, model.tokenizer), strict=True):
-            found = row[keep]
-            pieces.append(found[: len(found) // span * span].reshape(-1, span).mean(1))
-    return torch.cat(pieces)
-
-
-def _check(train: LabelledPrompts, names: Sequence[str], rate: float) -> None:
+def _check(train: LabelledPrompts, names: Sequence[str], rate: float, draws: int) -> None:
     if len(train) < FEWEST:
         asked = f"A probe card needs {FEWEST} training examples or more"
         raise BadInput(explain(asked, found=f"{len(train)} of {train.name}"))
     if len(set(names)) < len(names):
         raise BadInput(explain("Every set of a card has a name of its own", found=", ".join(names)))
+    if draws < 1:
+        raise BadInput(explain(f"draws={draws} gives no control", possible="1 or more"))
     if not 0 < rate < 1:
         raise BadInput(explain(f"rate={rate} is no rate of false positives", possible="0 < rate < 1"))
-
-
-def _calibrated(fit: Fit, x: Tensor, train: LabelledPrompts, seed: int) -> tuple[float, float]:
-    """2. Slope and offset of the log odds, from examples that the probe of each fold was not fitted on."""
-    names, member = train.grouped.unique(return_inverse=True)
-    order = torch.from_numpy(np.random.default_rng([seed, 1]).permutation(len(names)))
-    fold = (order % FOLDS)[member]
-    scores = torch.zeros(len(train), dtype=torch.float64)
-    done = torch.zeros(len(train), dtype=torch.bool)
-    for at in range(FOLDS):
-        rest = train.labels[fold != at]
-        if bool(rest.any()) and not bool(rest.all()):
-            scores[fold == at] = scorer(fit, x[fold != at], rest)(x[fold == at]).double()
-            done |= fold == at
-    return log_odds(scores[done], train.labels[done])
-
-
-def _shuffled(
-    fit: Fit, train: tuple[Tensor, LabelledPrompts], test: tuple[Tensor, LabelledPrompts], draws: int, seed: int
-) -> Float[Tensor, " draw"]:
-    """5. The AUROC of probes of labels that mean nothing."""
-    generator = torch.Generator().manual_seed(seed)
-    found = []
-    for _ in track(range(draws), "shuffling labels"):
-        inside, outside = (side.labels[torch.randperm(len(side), generator=generator)] for _, side in (train, test))
-        found.append(float(auroc(scorer(fit, train[0], inside)(test[0]).numpy(), outside.numpy())))
-    return torch.tensor(found, dtype=torch.float64)
-
-
-def _curve(
-    fit: Fit, train: tuple[Tensor, LabelledPrompts], test: tuple[Tensor, LabelledPrompts], seed: int
-) -> tuple[Int[Tensor, " size"], Float[Tensor, "size draw"], Float[Tensor, "size draw"]]:
-    """6. AUROC of probes and of bags of words by how many examples they were fitted on."""
-    (x, inside), (outside, judge) = train, test
-    ids, others, truth = inside.seen(), judge.seen(), judge.labels.numpy()
-    sizes = [*(FEWEST * 2**power for power in range(20) if FEWEST * 2**power < len(inside)), len(inside)]
-    names, member = inside.grouped.unique(return_inverse=True)
-    found = torch.full((2, len(sizes), DRAWS_OF_A_SIZE), torch.nan, dtype=torch.float64)
-    for draw in range(DRAWS_OF_A_SIZE):
-        place = torch.from_numpy(np.random.default_rng([seed, 2, draw]).permutation(len(names)))[member]
-        order = place.argsort(stable=True)  # whole groups, one after the other
-        for at, size in enumerate(sizes):
-            some = order[:size]
-            labels = inside.labels[some]
-            if bool(labels.any()) and not bool(labels.all()):
-                read = scorer(fit, x[some], labels)(outside).numpy()
-                words = bag_of_words([ids[row] for row in some.tolist()], labels)(others).numpy()
-                found[:, at, draw] = torch.tensor([float(auroc(read, truth)), float(auroc(words, truth))])
-    return torch.tensor(sizes), found[0], found[1]
 
 
 def _causal(

@@ -6,9 +6,9 @@
 3. Null: x is moved as far, example by example and position by position, in a random direction.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import polars as pl
 import torch
@@ -24,12 +24,22 @@ from digsite.artifacts import Result
 from digsite.directions.direction import Direction
 from digsite.directions.probes.fitting import random_directions
 from digsite.directions.probes.prompts import BATCH, LabelledPrompts
-from digsite.models import Edit, Model, Tokens, made_by
+from digsite.models import Model, Tokens, made_by
+from digsite.models.plan import Logits
 from digsite.models.tokens import Positions
 from digsite.tasks import Task
 
 Metric = Callable[[Tensor], Tensor]
 """Logits [batch, pos, vocab] of left-padded prompts to one number a prompt, larger where the label is yes."""
+
+
+class _Batch(NamedTuple):
+    """Prompts, where the direction is taken away, their metric, and the columns of the logits that it reads."""
+
+    tokens: Tokens
+    at: Positions
+    metric: Metric
+    keep: Logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +67,7 @@ class CausalCheck(Result):
     random: Float[Tensor, "draw example"]
 
     def to_frame(self, *, resamples: int = 1000, seed: int = 0) -> pl.DataFrame:
-        """One row each for the direction, its prediction, and equal changes in random directions: what the metric lost."""
+        """What the metric lost: one row for the direction, its prediction, and each random direction."""
         lost = [("direction", self.base - self.ablated), ("predicted", self.base - self.predicted)]
         lost += [(f"random {at}", self.base - one) for at, one in enumerate(self.random)]
         rows = []
@@ -122,8 +132,8 @@ def causal_check(
     Units: those of the metric; positive where the metric falls.
 
     Caveats:
-        An effect says that the direction matters here, not that it means what the probe is named for. No effect may mean
-        that the model keeps the same information elsewhere too.
+        An effect says that the direction matters here, not that it means what the probe is named for. No effect may
+        mean that the model keeps the same information elsewhere too.
     """
     direction.check(model)
     if direction.scale is None:
@@ -169,12 +179,12 @@ def _moved(direction: Direction, along: Tensor, into: Tensor, mean: float) -> Ca
 
 
 def _first_order(
-    model: Model, tokens: Tokens, at: Positions, metric: Metric, keep: int | str, direction: Direction
+    model: Model, tokens: Tokens, at: Positions, metric: Metric, keep: Logits, direction: Direction
 ) -> tuple[Tensor, Tensor]:
     """2. The metric, and what it would be if it were linear in x·v̂."""
     assert direction.scale is not None
     with torch.enable_grad():
-        run = model.run(tokens, read=[direction.site], logits=keep, grad=True)  # pyright: ignore[reportArgumentType]
+        run = model.run(tokens, read=[direction.site], logits=keep, grad=True)
         x, base = run[direction.site], _checked(metric(run.logits), len(tokens))
         (slope,) = torch.autograd.grad(base.sum(), x)
         count_backward(len(tokens))
@@ -186,10 +196,8 @@ def _first_order(
     return base.detach(), base.detach() + total
 
 
-def _batches(
-    behaviour: Task | tuple[LabelledPrompts, Metric], at: Positions
-) -> tuple[list[tuple[Tokens, Positions, Metric, int | str]], str, str, str]:
-    """Prompts, where the direction is taken away, the metric of their logits and how many columns of these it reads."""
+def _batches(behaviour: Task | tuple[LabelledPrompts, Metric], at: Positions) -> tuple[list[_Batch], str, str, str]:
+    """The prompts some at a time, the name of the metric, its unit, and a fingerprint of all of it."""
     if isinstance(behaviour, Task):
         task = behaviour
         if task.keep > 1:
@@ -197,15 +205,15 @@ def _batches(
             raise Unsupported(explain(asked, do="give prompts with labels and a metric of your own"))
         if isinstance(at, Tensor) and at.ndim:
             raise BadInput(explain("The positions of a task's prompts are the same in each", do="give a number"))
-        parts = [task.take(slice(start, start + BATCH)) for start in range(0, len(task), BATCH)]
+        several = [task.take(slice(start, start + BATCH)) for start in range(0, len(task), BATCH)]
         name = task.metric_name.replace("_", " ")
-        return [(part.clean, at, part.metric, part.keep) for part in parts], name, task.unit, task.fingerprint
+        parts = [_Batch(part.clean, at, part.metric, part.keep) for part in several]
+        return parts, name, task.unit, task.fingerprint
     prompts, metric = behaviour
-    parts = []
-    for start in range(0, len(prompts), BATCH):
-        chosen = torch.arange(start, min(start + BATCH, len(prompts)))
-        where = prompts.at[chosen] if isinstance(prompts.at, Tensor) and prompts.at.ndim else prompts.at
-        parts.append((prompts.tokens[chosen].padded_left(), where, _signed(metric, prompts.labels[chosen]), "all"))
+    parts = [
+        _Batch(tokens.padded_left(), where, _signed(metric, prompts.labels[chosen]), "all")
+        for chosen, tokens, where in prompts.batches()
+    ]
     return parts, getattr(metric, "__name__", "metric").replace("_", " "), "", prompts.tokens.fingerprint
 
 

@@ -102,7 +102,7 @@ def random_aurocs(
     x: Float[Tensor, "example width"],
     labels: Bool[Tensor, " example"],
     tests: Sequence[tuple[Tensor, Tensor]],
-) -> Float[Tensor, "draw test"]:
+) -> Float[Tensor, "draw set"]:
     """The AUROC of directions that know no label but for their sign, which the training examples say.
 
     Args:

@@ -90,7 +90,9 @@ def weights_of_draws(
 
 
 def weighted_auroc(
-    scores: Float[np.ndarray, " example"], labels: Bool[np.ndarray, " example"], weights: Float[np.ndarray, "draw example"]
+    scores: Float[np.ndarray, " example"],
+    labels: Bool[np.ndarray, " example"],
+    weights: Float[np.ndarray, "draw example"],
 ) -> Float[np.ndarray, " draw"]:
     """The AUROC of examples that count several times or not at all; NaN where a draw has one label only."""
     order = scores.argsort()

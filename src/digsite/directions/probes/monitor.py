@@ -3,16 +3,17 @@
 1. The model writes on from each prompt, with a KV cache; the direction is read at every token that it wrote and read
    again, so at all but the last of each row. Prompts, padding and what follows a row's end are not read. A corpus is
    read instead where one is given: every real token but the BOS.
-2. Sequences are split at random, whole prompts: on one half the tail is fitted (see `tails`), on the other it is checked.
+2. Sequences are split at random, whole prompts: on one half the tail is fitted (see `tails`), on the other it is
+   checked.
 3. Intervals: the sequences of the first half are drawn again, and shape, scale and rate are fitted anew, the threshold
    staying where it is.
-4. Check: at several levels, the number of held-out sequences that go above, beside what the tail says of sequences of
-   these lengths. The 95 % interval holds both what the fit does not know and the chance of so few sequences.
-5. Control: a normal distribution of the readings' mean and standard deviation, which is what "so many standard deviations"
-   amounts to.
+4. Check: at several levels, the share of held-out sequences that go above, beside what the tail says of sequences of
+   these lengths. The intervals hold both what the fit does not know and the chance of so few sequences; a tail that is
+   right has all levels within them with a probability of 95 %.
+5. Control: a normal distribution of the readings' mean and standard deviation, which is what "so many standard
+   deviations" amounts to.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,19 +26,18 @@ from torch import Tensor
 
 from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
-from digsite._core.numerics import require_finite
-from digsite._core.progress import track
 from digsite.artifacts import Result
 from digsite.directions.direction import Direction
-from digsite.directions.measuring import content
-from digsite.directions.probes.prompts import BATCH
-from digsite.directions.probes.tails import REFUSED, Threshold, chosen, pareto_fit, peaks, reached, thresholds
-from digsite.models import Model, Sampling, Tokens, made_by
+from digsite.directions.probes.alarm import Alarm
+from digsite.directions.probes.streams import readings_of_generation, readings_of_text
+from digsite.directions.probes.tails import REFUSED, Threshold, level_of_one_cluster_in, reached, tail_of
+from digsite.models import Model, Sampling, made_by
 from digsite.models.measure import TokenSource
 
 DRAWS = 200
+AGAIN = 20
 SHARES = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
-"""The check: levels that the tail says this share of the held-out sequences exceeds."""
+"""4. Levels that the tail says this share of the held-out sequences exceeds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ class StreamMonitor(Result):
             raise BadInput(
                 explain(
                     "Nothing is said of levels beyond those that were seen, because no tail fits the readings",
-                    found=f"p = {best.p:.3f} at the best of {len(self.tried)} thresholds, or a shape that changes with it",
+                    found=f"p = {best.p:.3f} at best of {len(self.tried)} thresholds, or a shape that changes with it",
                     do="look at the readings: a mixture of texts is read apart, or read more sequences",
                 )
             )
@@ -92,12 +92,12 @@ class StreamMonitor(Result):
         """Clusters above the threshold, a token, in the sequences the tail was fitted on."""
         return self.tail.peaks / sum(map(len, self.sequences(held_out=False)))
 
-    def sequences(self, *, held_out: bool) -> list[Float[np.ndarray, " step"]]:
+    def sequences(self, *, held_out: bool) -> list[Float[np.ndarray, "_"]]:
         """The readings of each sequence of a half."""
         return _rows(self.readings[~self.fitted if held_out else self.fitted])
 
     # -- what is said of more ----------------------------------------------------------------------------------------
-    def probability(self, level: float, tokens: int) -> tuple[float, float, float]:
+    def probability(self, level: int | float, tokens: int) -> tuple[float, float, float]:
         """The chance that the direction reads more than a level within so many new tokens, with its 95 % interval.
 
         Args:
@@ -113,7 +113,7 @@ class StreamMonitor(Result):
         low, high = np.quantile(drawn, [0.025, 0.975])
         return float(known), float(low), float(high)
 
-    def return_level(self, tokens: float) -> tuple[float, float, float]:
+    def return_level(self, tokens: int | float) -> tuple[float, float, float]:
         """The level that is exceeded once in so many tokens, with its 95 % interval.
 
         Raises:
@@ -128,7 +128,7 @@ class StreamMonitor(Result):
         low, high = np.quantile(genpareto.isf(part, self._drawn[0], scale=self._drawn[1]), [0.025, 0.975])
         return float(known), float(tail.level + low), float(tail.level + high)
 
-    def alarm(self, every: float) -> "Alarm":
+    def alarm(self, every: int | float) -> Alarm:
         """An alarm that goes off falsely once in so many tokens of text like this.
 
         Args:
@@ -143,12 +143,12 @@ class StreamMonitor(Result):
         if every > len(seen):
             asked = f"An alarm that is false once in {every:g} tokens needs a tail that fits, or as many tokens"
             raise BadInput(explain(asked, found=f"no tail fits, {len(seen):,} tokens read"))
-        return Alarm(self.direction, _clusters_every(self.sequences(held_out=False), every))
+        return Alarm(self.direction, level_of_one_cluster_in(self.sequences(held_out=False), every))
 
     # -- the check ---------------------------------------------------------------------------------------------------
     def check(self, *, seed: int = 0) -> pl.DataFrame:
-        """4. One row a level: the share of held-out sequences that exceed it, as predicted, as observed, and as a normal
-        distribution has it.
+        """4. One row a level: the share of held-out sequences that exceed it, as predicted, as observed, and as a
+        normal distribution has it.
 
         Raises:
             BadInput: No tail fits.
@@ -169,7 +169,8 @@ class StreamMonitor(Result):
             drawn = reached(
                 level, lengths[None], threshold=tail.level, rate=self.rates.numpy()[:, None], tail=(xi, sigma)
             )
-            low, high = np.quantile((generator.random(drawn.shape) < drawn).mean(1), [0.025, 0.975])
+            many = np.concatenate([(generator.random(drawn.shape) < drawn).mean(1) for _ in range(AGAIN)])
+            low, high = np.quantile(many, [0.025 / len(SHARES), 1 - 0.025 / len(SHARES)])
             normal = -np.expm1(lengths * norm.logcdf(level, seen.mean(), seen.std())).mean()
             observed = float((largest > level).mean())
             rows.append(
@@ -216,12 +217,12 @@ class StreamMonitor(Result):
         found, low, high = self.probability(float(largest), 1000)
         said = (
             f"{head}above {tail.level:.2f} the tail has shape {tail.shape:.2f} (95 % {tail.shape_low:.2f} to "
-            f"{tail.shape_high:.2f}; p of the fit {tail.p:.2f}, {tail.peaks} peaks); within 1,000 tokens it exceeds the "
-            f"largest reading so far, {largest:.2f}, with probability {found:.2f} (95 % {low:.2f} to {high:.2f})"
+            f"{tail.shape_high:.2f}; p of the fit {tail.p:.2f}, {tail.peaks} peaks); within 1,000 tokens it exceeds "
+            f"the largest reading so far, {largest:.2f}, with probability {found:.2f} (95 % {low:.2f} to {high:.2f})"
         )
         if wrong:
             named = ", ".join(f"{row['observed']:.2f} instead of {row['predicted']:.2f}" for row in wrong)
-            return f"{said}; held-out sequences exceed {len(wrong)} of {len(rows)} levels otherwise than predicted: {named}"
+            return f"{said}; held-out sequences exceed {len(wrong)} of {len(rows)} levels not as predicted: {named}"
         return f"{said}; held-out sequences exceed all {len(rows)} levels as often as predicted"
 
     @property
@@ -235,46 +236,10 @@ class StreamMonitor(Result):
         return self.tail
 
 
-class Alarm:
-    """Watches a direction while a model writes, one token of each row after the other.
-
-    Attributes:
-        direction: What is read.
-        level: A reading above it sets the alarm off.
-        tokens: How many tokens were seen.
-        first: For each row the number of the token that set it off, None where none did.
-    """
-
-    def __init__(self, direction: Direction, level: float):
-        self.direction, self.level = direction, level
-        self.tokens, self.first = 0, ()
-
-    def see(self, x: Float[Tensor, "row width"]) -> Bool[Tensor, " row"]:
-        """Which rows fire at this token.
-
-        Args:
-            x: The activations of the newest token of each row at the direction's site.
-
-        Raises:
-            ShapeMismatch: Activations of another width.
-            BadInput: Another number of rows than before.
-            NotFinite: An activation is NaN or infinite.
-        """
-        fires = self.direction.read(require_finite("an activation", x)) > self.level
-        before = self.first if self.tokens else (None,) * len(fires)
-        if len(before) != len(fires):
-            asked = "An alarm sees the same rows at each token"
-            raise BadInput(explain(asked, found=f"{len(fires)} rows, {len(before)} before"))
-        now = zip(before, fires.tolist(), strict=True)
-        self.first = tuple(self.tokens if fire and first is None else first for first, fire in now)
-        self.tokens += 1
-        return fires
-
-
 def monitor(
     model: Model,
     direction: Direction,
-    source: Tokens | TokenSource,
+    source: TokenSource,
     *,
     new: int | None = 64,
     sample: Sampling | None = None,
@@ -300,21 +265,24 @@ def monitor(
 
     Units: those of the direction's readings; probabilities, fractions.
 
-    Source: peaks over threshold, Pickands 1975 and Davison and Smith 1990; Coles, An Introduction to Statistical Modeling of
-    Extreme Values (2001), chapters 4 and 5 (threshold choice, declustering by runs, return levels).
+    Source: peaks over threshold, Pickands 1975 and Davison and Smith 1990; Coles, An Introduction to Statistical
+    Modeling of Extreme Values (2001), chapters 4 and 5 (threshold choice, declustering by runs, return levels).
 
     Caveats:
-        The tail holds for text like that which was read: other prompts, another temperature or a longer context are another
-        stream. A reading above a level is no behaviour; see `causal_check`.
+        The tail holds for text like that which was read: other prompts, another temperature or a longer context are
+        another stream. A reading above a level is no behaviour; see `causal_check`.
     """
     direction.check(model)
     if times > 1 and sample is None:
         raise BadInput(explain("The most likely continuation is the same each time", do="give sample=Sampling(…)"))
     with measure() as cost, torch.no_grad():
         if new is None:
-            rows, groups = _of_text(model, direction, source)
+            rows, groups = readings_of_text(model, direction, source)
         else:
-            rows, groups = _of_generation(model, direction, source, new, sample, times)
+            rows, groups = readings_of_generation(model, direction, source, new, sample, times)
+        if len(np.unique(groups)) < 4:
+            asked = "A monitor needs four sequences or more, of different prompts: half of them are held out"
+            raise BadInput(explain(asked, found=f"{len(np.unique(groups))} with a token that was written and read"))
         fitted = _half(groups, seed)  # 2
         found = tail_of(rows, groups, fitted, draws=draws, seed=seed)
     call = f"digsite.directions.probes.monitor(model, direction, source, new={new}, times={times}, seed={seed})"
@@ -335,110 +303,10 @@ def monitor(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Tail:
-    tried: tuple[Threshold, ...]
-    choice: int | None
-    shapes: Float[np.ndarray, " draw"]
-    scales: Float[np.ndarray, " draw"]
-    rates: Float[np.ndarray, " draw"]
-
-
-def tail_of(
-    rows: Sequence[Float[np.ndarray, " step"]],
-    groups: Int[np.ndarray, " sequence"],
-    fitted: Bool[np.ndarray, " sequence"],
-    *,
-    draws: int,
-    seed: int,
-) -> _Tail:
-    """3. The tail of the sequences it is fitted on, with what drawing their groups again makes of it."""
-    inside = [row for row, use in zip(rows, fitted, strict=True) if use]
-    tried = thresholds(inside, draws=draws, seed=seed)
-    choice = chosen(tried)
-    if choice is None:
-        return _Tail(tried, None, *(np.zeros(0) for _ in range(3)))
-    level = tried[choice].level
-    excess = [one - level for one in peaks(inside, level)]
-    names, member = np.unique(groups[fitted], return_inverse=True)
-    parts = [np.concatenate([excess[i] for i in np.flatnonzero(member == at)]) for at in range(len(names))]
-    tokens = np.bincount(member, weights=[len(row) for row in inside])
-    generator, found = np.random.default_rng([seed, 3]), []
-    for _ in range(draws):
-        again = generator.integers(0, len(names), len(names))
-        drawn = np.concatenate([parts[at] for at in again])
-        if len(drawn) > 1:
-            found.append((*pareto_fit(drawn), len(drawn) / tokens[again].sum()))
-    return _Tail(tried, choice, *np.array(found, dtype=float).T)
-
-
-def _of_generation(
-    model: Model, direction: Direction, prompts: Tokens | TokenSource, new: int, sample: Sampling | None, times: int
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """1. The readings of every token that was written and read again."""
-    if not isinstance(prompts, Tokens):
-        raise BadInput(explain("A model goes on from prompts", do="give model.tokens([…]), or new=None to read a corpus"))
-    if new < 2:
-        raise BadInput(explain(f"new={new} leaves no token to read", possible="2 or more: no pass reads the last one"))
-    rows: list[np.ndarray] = []
-    groups: list[int] = []
-    plan = [(turn, start) for turn in range(times) for start in range(0, len(prompts), BATCH)]
-    for turn, start in track(plan, "writing"):
-        part = prompts[slice(start, start + BATCH)]
-        drawn = sample
-        if sample is not None:  # a seed of its own for each batch, or all of them would draw alike
-            drawn = Sampling(
-                temperature=sample.temperature,
-                top_k=sample.top_k,
-                top_p=sample.top_p,
-                seed=sample.seed + turn * len(prompts) + start,
-            )
-        made = model.generate(part, max_new_tokens=new, read=[direction.site], sample=drawn)
-        scores, tokens = direction.read(made).double().cpu(), made.run.tokens
-        width = made.prompt.ids.shape[1]
-        for at, (row, real) in enumerate(zip(scores[:, width:], tokens.mask[:, width:], strict=True)):
-            if bool(real.any()):
-                rows.append(require_finite("a reading", row[real]).numpy())
-                groups.append(start + at)
-    return _some(rows), np.array(groups)
-
-
-def _of_text(model: Model, direction: Direction, source: TokenSource) -> tuple[list[np.ndarray], np.ndarray]:
-    """1. The readings of every token of a text but the BOS."""
-    rows = []
-    for tokens in source.batches(BATCH):
-        scores = direction.read(model.run(tokens, read=[direction.site], logits=None)).double().cpu()
-        for row, keep in zip(scores, content(tokens, model.tokenizer), strict=True):
-            if bool(keep.any()):
-                rows.append(require_finite("a reading", row[keep]).numpy())
-    return _some(rows), np.arange(len(rows))
-
-
-def _some(rows: list[np.ndarray]) -> list[np.ndarray]:
-    if len(rows) < 4:
-        asked = "A monitor needs four sequences or more, half of which are held out"
-        raise BadInput(explain(asked, found=f"{len(rows)} with a token that was written and read"))
-    return rows
-
-
 def _half(groups: Int[np.ndarray, " sequence"], seed: int) -> Bool[np.ndarray, " sequence"]:
     names = np.unique(groups)
     return np.isin(groups, np.random.default_rng(seed).permutation(names)[: (len(names) + 1) // 2])
 
 
-def _rows(readings: Float[Tensor, "sequence step"]) -> list[Float[np.ndarray, " step"]]:
+def _rows(readings: Float[Tensor, "sequence step"]) -> list[Float[np.ndarray, "_"]]:
     return [row[row.isfinite()].numpy() for row in readings]
-
-
-def _clusters_every(rows: Sequence[np.ndarray], every: float) -> float:
-    """The lowest level that is exceeded by at most one cluster in so many tokens of these sequences."""
-    allowed = int(sum(map(len, rows)) / every)
-    levels = np.unique(np.concatenate(rows))
-    low, high = 0, len(levels) - 1
-    while low < high:
-        middle = (low + high) // 2
-        if sum(map(len, peaks(rows, float(levels[middle])))) <= allowed:
-            high = middle
-        else:
-            low = middle + 1
-    return float(levels[low])

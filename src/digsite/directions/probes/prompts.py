@@ -1,6 +1,6 @@
 """Prompts with a label each, and where in them a probe reads: what is split, read and compared."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -87,7 +87,7 @@ class LabelledPrompts:
 
     def take(self, chosen: Int[Tensor, " chosen"]) -> "LabelledPrompts":
         """Some of the examples, in the order given."""
-        at = self.at[chosen] if isinstance(self.at, Tensor) and self.at.ndim else self.at
+        at = _of_rows(self.at, chosen)
         groups = None if self.groups is None else self.groups[chosen]
         return replace(self, tokens=self.tokens[chosen], labels=self.labels[chosen], groups=groups, at=at)
 
@@ -139,16 +139,20 @@ class LabelledPrompts:
             NotFinite: An activation is NaN or infinite.
         """
         parts = []
-        for start in range(0, len(self), batch):
-            part = self.take(torch.arange(start, min(start + batch, len(self))))
-            x = model.run(part.tokens, read=[site], logits=None, to="cpu")[site].flatten(2).double()
-            places, starts = part.tokens.places(part.at), torch.tensor(part.tokens.starts)
+        for _, tokens, at in self.batches(batch):
+            x = model.run(tokens, read=[site], logits=None, to="cpu")[site].flatten(2).double()
+            places, starts = tokens.places(at), torch.tensor(tokens.starts)
             columns = places.columns - before
             there = columns >= starts[places.rows]
             read = x[places.rows, columns.clamp_min(0)] * there[:, None]
-            total = torch.zeros(len(part), x.shape[-1], dtype=x.dtype).index_add_(0, places.rows, read)
-            parts.append(total / torch.bincount(places.rows, minlength=len(part))[:, None])
+            total = torch.zeros(len(tokens), x.shape[-1], dtype=x.dtype).index_add_(0, places.rows, read)
+            parts.append(total / torch.bincount(places.rows, minlength=len(tokens))[:, None])
         return require_finite(f"an activation of {self.name} at {site}", torch.cat(parts))
+
+    def batches(self, size: int = BATCH) -> Iterator[tuple[Int[Tensor, " chosen"], Tokens, Positions]]:
+        """Some prompts at a time: their numbers, their tokens, and where these are read."""
+        for chosen in torch.arange(len(self)).split(size):
+            yield chosen, self.tokens[chosen], _of_rows(self.at, chosen)
 
 
 def seen(tokens: Tokens, at: Positions) -> list[tuple[int, ...]]:
@@ -158,3 +162,7 @@ def seen(tokens: Tokens, at: Positions) -> list[tuple[int, ...]]:
         end = int(places.columns[places.rows == row].max()) + 1
         rows.append(tuple(tokens.ids[row, start:end].tolist()))
     return rows
+
+
+def _of_rows(at: Positions, rows: Int[Tensor, " chosen"]) -> Positions:
+    return at[rows] if isinstance(at, Tensor) and at.ndim else at

@@ -1,8 +1,8 @@
 """Which sets a probe that was fitted on one set can be read on: the transfer matrix.
 
 1. Each set is split once into a part that is trained on and a part that is held out, whole groups, no prompt in both.
-2. A probe is fitted on the training part of each set, and judged on the held-out part of every set; a prompt that it was
-   fitted on is never judged.
+2. A probe is fitted on the training part of each set, and judged on the held-out part of every set; a prompt that it
+   was fitted on is never judged.
 3. Null: directions drawn at random, whose sign alone is chosen on the training part, judged on the same examples.
 4. Beside it the cosine between the probes' directions.
 """
@@ -86,13 +86,16 @@ class TransferMatrix(Result):
         worst = min(away, key=lambda row: row["auroc"])
         lost = [f"{row['train']} → {row['test']}" for row in away if row["low"] <= max(0.5, row["random_95"])]
         bad = [row["test"] for row in own if row["low"] <= max(0.5, row["random_95"])]
-        said = f"; no better than random directions: {', '.join(lost)}" if lost else "; every transfer beats random ones"
+        said = (
+            f"; no better than random directions: {', '.join(lost)}" if lost else "; every transfer beats random ones"
+        )
         said += f"; not even held-out examples of their own set: {', '.join(bad)}" if bad else ""
         return (
             f"Probes ({self.fit}) at {self.directions[0].site} have an AUROC of "
             f"{min(row['auroc'] for row in own):.2f} or more on held-out examples of their own set, and of "
             f"{worst['auroc']:.2f} (95 % {worst['low']:.2f} to {worst['high']:.2f}) to "
-            f"{max(row['auroc'] for row in away):.2f} on other sets, least from {worst['train']} to {worst['test']}{said}"
+            f"{max(row['auroc'] for row in away):.2f} on other sets, least from {worst['train']} to "
+            f"{worst['test']}{said}"
         )
 
 
@@ -125,7 +128,8 @@ def transfer_matrix(
 
     Source: Marks and Tegmark 2023, arXiv 2310.06824, section 5 (generalisation over data sets).
 
-    Caveats: A high AUROC with an accuracy near one half means that the direction carries over and its boundary does not.
+    Caveats: A high AUROC with an accuracy near one half means that the direction carries over and its boundary does
+    not.
     """
     names = [one.name for one in sets]
     if len(sets) < 2 or len(set(names)) < len(names):
