@@ -141,8 +141,9 @@ def monitor_figure(result: StreamMonitor) -> Figure:
     if result.choice is None:
         return readings_figure(result)
     check = result.check()
-    known, low, high, seen, normal = (check[name].to_numpy() for name in ("predicted", "low", "high", "observed",
-    "normal")) return lines(
+    names = ("predicted", "low", "high", "observed", "normal")
+    known, low, high, seen, normal = (check[name].to_numpy() for name in names)
+    return lines(
         [Line("tail", known, low, high), Line("observed", seen), Line("normal distribution", normal, is_control=True)],
         title="Share of held-out sequences in which the direction reads more than each level",
         along=Axis("level", tuple(f"> {number(level, 1)}" for level in check["level"])),

@@ -98,8 +98,8 @@ class ProbeCard(Result):
     shuffled: Float[Tensor, " draw"]
     random: Float[Tensor, "drawn set"]
     sizes: Int[Tensor, " size"]
-    curve: Float[Tensor, "size draw"]
-    curve_of_words: Float[Tensor, "size draw"]
+    curve: Float[Tensor, "size _"]
+    curve_of_words: Float[Tensor, "size _"]
     causal: CausalCheck | None = None
 
     @property

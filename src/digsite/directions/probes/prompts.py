@@ -35,7 +35,7 @@ class LabelledPrompts:
     name: str
     tokens: Tokens
     labels: Bool[Tensor, " example"]
-    groups: Int[Tensor, " example"] | None = None
+    groups: Int[Tensor, " _"] | None = None
     at: Positions = -1
 
     def __post_init__(self):
