@@ -1,6 +1,7 @@
 """A card says of a good probe that it is good, and of a bad one what is wrong with it."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,7 +76,7 @@ def test_a_label_that_means_nothing_fails_its_controls(model):
 
 
 def test_the_metric_of_the_held_out_prompts_is_enough_for_a_causal_check(model):
-    she, he = (model.tokens([word], special=False).ids[0, 0] for word in (" She", " He"))
+    she, he = (model.tokens([word], special=False).ids[0, -1] for word in (" She", " He"))
 
     def she_rather_than_he(logits):
         return logits[:, -1, she] - logits[:, -1, he]
@@ -254,24 +255,26 @@ def test_turned_labels_turn_a_column_and_a_row(matrix):
 # -- bad input -------------------------------------------------------------------------------------------------------
 def test_what_no_card_is_made_of(model):
     real = gender(model, n=20)
-    for change, told in (
+    changes: list[tuple[dict[str, Any], str]] = [
         ({"labels": torch.ones(len(real), dtype=torch.bool)}, "40 with the label, 0 without"),
         ({"labels": torch.ones(3, dtype=torch.bool)}, "3 labels, 40 prompts"),
         ({"groups": torch.zeros(3, dtype=torch.long)}, "3 groups, 40 prompts"),
-    ):
+    ]
+    for change, told in changes:
         with pytest.raises(BadInput, match=told):
             dataclasses.replace(real, **change)
     few = Corpus.of(["The capital of France is Paris."] * 3, model, length=16, packed=False)
-    for options, told in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"others": [dataclasses.replace(gender(model, seed=4), name="held out")]}, "a name of its own"),
-        ({"others": [real]}, "Nothing of female is left"),
+        ({"others": [dataclasses.replace(real.split(0.5, 0)[0], name="same")]}, "Nothing of same is left"),
         ({"neutral": few}, r"needs 99 pieces of neutral text"),
         ({"neutral": Corpus.of([""], model, length=16, packed=False)}, "no row|not one row|no token"),
         ({"rate": 0.0}, "no rate of false positives"),
-        ({"held_out": 1.0}, "no part of the examples"),
+        ({"held_out": 1.0}, "no share of the examples"),
         ({"draws": 0}, "gives no control"),
         ({"fit": "logistik"}, "There is no fit"),
-    ):
+    ]
+    for options, told in cases:
         with pytest.raises(BadInput, match=told):
             probe_card(model, gender(model, n=20) if "others" not in options else real, SITE, **options)
     with pytest.raises(BadInput, match="8 training examples"):

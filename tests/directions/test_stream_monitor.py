@@ -1,5 +1,7 @@
 """A stream is read where it was written, and what is said of more text holds on text that was held out."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -157,13 +159,14 @@ def test_one_monitor_from_end_to_end(model, direction, tmp_path):
 # -- bad input -------------------------------------------------------------------------------------------------------
 def test_what_cannot_be_monitored(model, direction):
     prompts = model.tokens(["Where is the key", "One day,"])
-    for source, options, told in (
+    cases: list[tuple[Any, dict[str, Any], str]] = [
         (prompts, {"times": 2}, "the same each time"),
         (prompts, {"new": 1}, "no token to read"),
         (prompts, {"new": 8}, "four sequences or more"),
         (Corpus.of(["Where is the key"], model, length=8, packed=False), {}, "goes on from prompts"),
         (model.tokens(["Where is the key"] * 6), {"new": 3}, r"30 clusters"),
-    ):
+    ]
+    for source, options, told in cases:
         with pytest.raises(BadInput, match=told):
             monitor(model, direction, source, **options)
     found = synthetic(list(np.random.default_rng(0).exponential(size=(200, 60))), direction)

@@ -129,7 +129,7 @@ def transfer_figure(result: TransferMatrix) -> Figure:
         low=low,
         high=high,
         names=[[f"{train} → {test}" for test in result.sets] for train in result.sets],
-        null=Control(*np.quantile(null, [0.025, 0.975]).tolist(), "95 % of random directions"),
+        null=Control(float(np.quantile(null, 0.025)), float(np.quantile(null, 0.975)), "95 % of random directions"),
         caption=f"{result.verdict}.",
         code=result.provenance.made_by,
     )

@@ -12,6 +12,7 @@ from digsite._core.numerics import require_finite
 from digsite._core.progress import track
 from digsite._core.ranking import auroc
 from digsite.directions.direction import Direction
+from digsite.directions.labelled import shuffled
 from digsite.directions.measuring import content
 from digsite.directions.probes.fits import Fit
 from digsite.directions.probes.fitting import bag_of_words, scorer
@@ -80,11 +81,13 @@ def shuffled_aurocs(
     fit: Fit, train: tuple[Tensor, LabelledPrompts], test: tuple[Tensor, LabelledPrompts], draws: int, seed: int
 ) -> Float[Tensor, " draw"]:
     """The AUROC of probes of labels that mean nothing."""
-    generator = torch.Generator().manual_seed(seed)
+    count, (inside, outside) = len(train[1]), (train[1], test[1])
+    labels, groups = (torch.cat(both) for both in ((inside.labels, outside.labels), (inside.grouped, outside.grouped)))
+    parts = torch.arange(len(labels)).split([count, len(outside)])
     found = []
-    for _ in track(range(draws), "shuffling labels"):
-        inside, outside = (side.labels[torch.randperm(len(side), generator=generator)] for _, side in (train, test))
-        found.append(float(auroc(scorer(fit, train[0], inside)(test[0]).numpy(), outside.numpy())))
+    for mixed in track(shuffled(labels, groups, draws, np.random.default_rng([seed, 3]), *parts), "shuffling labels"):
+        read = scorer(fit, train[0], mixed[:count])(test[0])
+        found.append(float(auroc(read.numpy(), mixed[count:].numpy())))
     return torch.tensor(found, dtype=torch.float64)
 
 

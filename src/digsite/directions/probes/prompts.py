@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from digsite._core.errors import BadInput, Unsupported, explain
 from digsite._core.numerics import require_finite
+from digsite.directions.labelled import split
 from digsite.models import Model, Tokens
 from digsite.models.tokens import Positions
 from digsite.sites import Site
@@ -93,13 +93,9 @@ class LabelledPrompts:
 
     def split(self, held_out: float, seed: int) -> tuple["LabelledPrompts", "LabelledPrompts"]:
         """What is trained on, and what is held out: whole groups, and no prompt that is on both sides."""
-        if not 0 < held_out < 1:
-            raise BadInput(explain(f"held_out={held_out} is no part of the examples", possible="0 < held_out < 1"))
-        names = self.grouped.unique()
-        order = np.random.default_rng([seed, 0]).permutation(len(names))
-        out = torch.isin(self.grouped, names[torch.from_numpy(order[: max(1, round(held_out * len(names)))])])
-        train = self.take((~out).nonzero().flatten())
-        return train, self.take(out.nonzero().flatten()).unseen_in(train)
+        inside, outside = split(self.labels, self.groups, held_out, seed)
+        train = self.take(inside)
+        return train, self.take(outside).unseen_in(train)
 
     def unseen_in(self, train: "LabelledPrompts") -> "LabelledPrompts":
         """The examples whose tokens up to where they are read are not those of a training example.
