@@ -8,7 +8,18 @@ from cyclopts import Parameter, validators
 
 from digsite._core.errors import BadInput, explain
 from digsite.cli.inputs import AS_STORED, AS_USUAL, Count, Examples, Loading, ModelName, TaskName
-from digsite.cli.outputs import NOWHERE, Saving, answers, columns, estimate, origin, print_json, print_saved, spent
+from digsite.cli.outputs import (
+    NOWHERE,
+    Saving,
+    answers,
+    columns,
+    estimate,
+    origin,
+    path_text,
+    print_json,
+    print_saved,
+    spent,
+)
 from digsite.cli.probe import Fit, OwnTexts
 
 if TYPE_CHECKING:
@@ -98,7 +109,7 @@ def card(
     out = answers()
     for part in (found.verdict, "", table, "", spent(found)):
         out.print(part)
-    print_saved(saving.save(found) | {"page": None if page is None else str(page)})
+    print_saved(saving.save(found) | {"page": path_text(page)})
 
 
 def monitor(

@@ -79,7 +79,7 @@ def scarcity_figure(card: ProbeCard) -> Figure:
     """AUROC against how many examples the probe was fitted on, beside a bag of words."""
 
     def line(name: str, values: Tensor, *, control: bool = False) -> Line:
-        many = np.array(values)
+        many = values.numpy()
         ends = np.nanmean(many, 1), np.nanmin(many, 1), np.nanmax(many, 1)
         return Line(name, *ends, is_control=control)
 
@@ -119,7 +119,7 @@ def transfer_figure(result: TransferMatrix) -> Figure:
     count = len(result.sets)
     frame = result.to_frame()
     value, low, high = (2 * frame[name].to_numpy().reshape(count, count) - 1 for name in ("auroc", "low", "high"))
-    null = np.array(2 * result.random - 1)
+    null = (2 * result.random - 1).numpy()
     return heatmap(
         value,
         title="2 AUROC - 1 of probes: 1 is perfect, 0 is chance, below 0 it reads the other way round",
