@@ -31,7 +31,7 @@ from digsite.directions.direction import Direction
 from digsite.directions.probes.alarm import Alarm
 from digsite.directions.probes.streams import readings_of_generation, readings_of_text
 from digsite.directions.probes.tails import REFUSED, Threshold, level_of_one_cluster_in, reached, tail_of
-from digsite.models import Model, Sampling, made_by
+from digsite.models import Model, Sampling, Tokens, made_by
 from digsite.models.measure import TokenSource
 
 DRAWS = 200
@@ -239,7 +239,7 @@ class StreamMonitor(Result):
 def monitor(
     model: Model,
     direction: Direction,
-    source: TokenSource,
+    source: Tokens | TokenSource,
     *,
     new: int | None = 64,
     sample: Sampling | None = None,

@@ -13,7 +13,7 @@ from digsite.models.measure import TokenSource
 
 
 def readings_of_generation(
-    model: Model, direction: Direction, prompts: TokenSource, new: int, sample: Sampling | None, times: int
+    model: Model, direction: Direction, prompts: Tokens | TokenSource, new: int, sample: Sampling | None, times: int
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """The readings of every token that was written and read again."""
     if not isinstance(prompts, Tokens):
@@ -45,7 +45,9 @@ def readings_of_generation(
     return rows, np.array(groups)
 
 
-def readings_of_text(model: Model, direction: Direction, source: TokenSource) -> tuple[list[np.ndarray], np.ndarray]:
+def readings_of_text(
+    model: Model, direction: Direction, source: Tokens | TokenSource
+) -> tuple[list[np.ndarray], np.ndarray]:
     """The readings of every token of a text but the BOS."""
     rows = []
     for tokens in source.batches(BATCH):
