@@ -25,6 +25,7 @@ from torch import Tensor
 
 from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.directions.direction import Direction
 from digsite.directions.probes.causal import CausalCheck, Metric, causal_check
@@ -196,6 +197,7 @@ class ProbeCard(Result):
         return "; ".join(said)
 
 
+@method
 def probe_card(
     model: Model,
     labelled: LabelledPrompts,

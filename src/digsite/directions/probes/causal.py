@@ -20,6 +20,7 @@ from digsite._core.cost import count_backward, measure
 from digsite._core.errors import BadInput, Unsupported, explain
 from digsite._core.numerics import bootstrap_interval, require_finite
 from digsite._core.progress import track
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.directions.direction import Direction
 from digsite.directions.probes.fitting import random_directions
@@ -104,6 +105,7 @@ class CausalCheck(Result):
         )
 
 
+@method
 def causal_check(
     model: Model,
     direction: Direction,

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.directions.direction import Direction
 from digsite.directions.probes.alarm import Alarm
@@ -236,6 +237,7 @@ class StreamMonitor(Result):
         return self.tail
 
 
+@method
 def monitor(
     model: Model,
     direction: Direction,

@@ -19,6 +19,7 @@ from torch import Tensor
 from digsite._core.cost import measure
 from digsite._core.errors import BadInput, explain
 from digsite._core.progress import track
+from digsite._core.recording import method
 from digsite.artifacts import Result
 from digsite.directions.direction import Direction
 from digsite.directions.probes.fits import Fit
@@ -99,6 +100,7 @@ class TransferMatrix(Result):
         )
 
 
+@method
 def transfer_matrix(
     model: Model,
     sets: Sequence[LabelledPrompts],
