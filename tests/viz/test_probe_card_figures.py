@@ -11,7 +11,7 @@ from digsite import tasks
 from digsite.directions.probes import LabelledPrompts, monitor, probe_card, transfer_matrix
 from digsite.models import Sampling
 from digsite.tasks import Corpus
-from digsite.viz import monitor_figure, probe_card_report, readings_figure, stability_figure
+from digsite.viz import monitor_figure, probe_card_report, readings_figure, tail_shape_figure
 from digsite.viz.probe_cards import scarcity_figure, scores_figure
 
 
@@ -66,7 +66,7 @@ def test_the_transfer_matrix_is_centred_on_chance(model, female):
 def test_a_monitor_shows_its_check_or_its_readings(model, card):
     prompts = model.tokens(["When Mary and John went to the park,", "One day,", "The", "Where is"])
     found = monitor(model, card.direction, prompts, new=20, sample=Sampling(temperature=3.0), times=16, draws=20)
-    for figure in (monitor_figure(found), readings_figure(found), stability_figure(found)):
+    for figure in (monitor_figure(found), readings_figure(found), tail_shape_figure(found)):
         assert sound(figure), figure.title
     none = torch.zeros(0, dtype=torch.float64)
     refused = dataclasses.replace(found, choice=None, shapes=none, scales=none, rates=none)

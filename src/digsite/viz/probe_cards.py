@@ -173,7 +173,7 @@ def readings_figure(result: StreamMonitor) -> Figure:
     )
 
 
-def stability_figure(result: StreamMonitor) -> Figure:
+def tail_shape_figure(result: StreamMonitor) -> Figure:
     """The shape of the tail above each threshold: where the tail holds it does not change."""
     frame = result.to_frame()
     shape, low, high = (frame[name].to_numpy() for name in ("shape", "shape_low", "shape_high"))
