@@ -23,6 +23,7 @@ from digsite.cli.heads import heads
 from digsite.cli.investigate import investigate
 from digsite.cli.lens import lens
 from digsite.cli.patch import patch
+from digsite.cli.probe_card import card, monitor
 from digsite.cli.report import report
 from digsite.cli.sae_judge import compare_, eval_
 from digsite.cli.sae_train import train
@@ -51,6 +52,8 @@ app = App(
 )
 app.meta.suppress_keyboard_interrupt = False
 circuit.app.command(disable)
+for command in (card, monitor):
+    probe.app.command(command)
 for command, name in ((train, "train"), (eval_, "eval"), (compare_, "compare")):
     sae.app.command(command, name=name)
 about_models = (investigate, lens, heads, patch, generate, probe.app, steer.app, circuit.app, harvest, sae.app)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from digsite import Model
     from digsite.directions.probes import ProbeSweep
 
-app = App(name="probe", help="What can be read from activations, and where: sweep.")
+app = App(name="probe", help="What can be read from activations, and where: sweep, card, monitor.")
 
 Fit = Literal["logistic", "ridge", "lda", "mass-mean", "mean-difference"]
 OwnTexts = Annotated[

@@ -24,6 +24,10 @@ from digsite.viz.log import log_report as log_report
 from digsite.viz.null_histogram import null_histogram as null_histogram
 from digsite.viz.page import Report as Report
 from digsite.viz.page import Section as Section
+from digsite.viz.probe_cards import monitor_figure as monitor_figure
+from digsite.viz.probe_cards import probe_card_report as probe_card_report
+from digsite.viz.probe_cards import readings_figure as readings_figure
+from digsite.viz.probe_cards import tail_shape_figure as tail_shape_figure
 from digsite.viz.probes import sweep_figure as sweep_figure
 from digsite.viz.scatter import Dot as Dot
 from digsite.viz.scatter import scatter as scatter

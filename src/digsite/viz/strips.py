@@ -30,8 +30,8 @@ class Strip:
     """One contestant.
 
     Attributes:
-        estimate: Its name, the mean of its values, and the interval of that mean.
-        values: One for each case; NaN where it has none.
+        estimate: Its name, the mean of its values, and the interval of that mean; or a number that is no mean.
+        values: One for each case; NaN where it has none, and none at all where the number is no mean.
         cases: What each case is called.
         is_control: It is what the others are compared with, and grey.
     """
@@ -131,8 +131,9 @@ def _draw_row(canvas: Canvas, plot: Plot, row: Strip, middle: float, scale: Scal
     place = scale.place(row.estimate.value, 0.0, PLOT_WIDTH)
     (point,) = plot.plot([place], [middle], marker=shape, markersize=9, color=colour, zorder=5, clip_on=False)
     point.set(markeredgecolor=edge, markeredgewidth=1.2)
-    counted = int(np.isfinite(row.values).sum())
-    canvas.mark(point, f"{row.estimate.name}: mean {_written(row.estimate, unit)}, n = {counted}")
+    counted, written = int(np.isfinite(row.values).sum()), _written(row.estimate, unit)
+    told = f"mean {written}, n = {counted}" if counted else written
+    canvas.mark(point, f"{row.estimate.name}: {told}")
 
 
 def _above(values: Float[np.ndarray, " place"], scale: Scale) -> list[float]:
@@ -156,7 +157,7 @@ def _frame(rows: Sequence[Strip]) -> pl.DataFrame:
     told = [
         (row.estimate.name, case, value, row.estimate.value, row.estimate.low, row.estimate.high)
         for row in rows
-        for case, value in zip(row.cases, row.values.tolist(), strict=True)
+        for case, value in zip(row.cases or [""], row.values.tolist() or [np.nan], strict=True)
     ]
     schema = ["name", "case", "value", "mean", "low", "high"]
     kinds = {"value": pl.Float64, "mean": pl.Float64, "low": pl.Float64, "high": pl.Float64}
