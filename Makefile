@@ -6,9 +6,23 @@ STAMP := $(VENV)/.installed
 
 .PHONY: demo test test-slow check fix bench docs clean
 
-# How does the built-in model know who receives the gift? The report is demo/report.html.
-demo: $(STAMP)
-	$(BIN)/digsite investigate --model digsite/tinyworld --task ioi --out demo
+# How does the built-in model know who receives the gift? A dig with an investigation, a finding that is tested, a report.
+demo: demo/report.html
+	@echo "the report: $(abspath demo/report.html)"
+
+DIGSITE := cd demo && $(abspath $(BIN))/digsite
+HEAD := layers.0.attn.z[5]
+
+demo/report.html: $(STAMP)
+	test -f demo/dig.sqlite || $(BIN)/digsite dig init demo --title "Who receives the gift?" \
+		--question "How does the built-in model know who receives the gift?"
+	$(DIGSITE) investigate --model digsite/tinyworld --task ioi --out ioi
+	$(DIGSITE) finding add "Head 5 of layer 0 carries who receives the gift" --level head --subject "$(HEAD)" \
+		--model digsite/tinyworld --task ioi --n 64
+	$(DIGSITE) finding evidence 1 --run 1 --words "it is in the set that breaks and keeps the behaviour"
+	$(DIGSITE) finding test 1
+	$(DIGSITE) finding support 1
+	$(DIGSITE) report
 
 # One thread a worker: several workers with several threads each stand in each other's way.
 test: $(STAMP)

@@ -46,9 +46,6 @@ from digsite.journal.searching import Hit, indexed, refreshed, searched
 _README = """# {title}
 
 {question}
-
-This folder is a dig: `digsite runs list` says what was tried, `digsite search` finds it again, `digsite log` keeps the
-hours, and `digsite report` makes a page of all.
 """
 
 

@@ -124,7 +124,7 @@ def _framed(
 ) -> Report:
     seconds = sum(run.cost.get("seconds", 0.0) for run in runs)
     last = max((run.started for run in runs), default=None)
-    meta = [f"{len(runs):,} runs", f"{seconds / 60:.0f} min computed"]
+    meta = [_counted(len(runs), "run"), f"{seconds / 60:.1f} min computed"]
     meta += [] if last is None else [f"last run {last.astimezone():%Y-%m-%d}"]
     return Report(
         kind="Dig",

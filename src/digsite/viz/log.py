@@ -37,7 +37,7 @@ def log_report(summary: LogSummary) -> Report:
     sections = [
         _sums(summary),
         _questions(summary),
-        Section(title=f"The newest {len(summary.days)} entries", body=(render("days.html", days=summary.days),)),
+        Section(title="The newest entries", body=(render("days.html", days=summary.days),)),
         _shares(summary),
         _news(summary),
         _tasks(summary),
