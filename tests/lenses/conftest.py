@@ -1,5 +1,7 @@
 """A small text, and lenses that were fitted on it, for all tests of lenses."""
 
+import random
+
 import pytest
 
 import digsite
@@ -15,16 +17,17 @@ def world():
 @pytest.fixture(scope="session")
 def halves(world):
     """Text of the built-in world: to learn from, and held out."""
-    tasks = [digsite.tasks.ioi(world, n=150, seed=0), digsite.tasks.subject_verb_agreement(world, n=150, seed=0)]
+    tasks = [digsite.tasks.ioi(world, n=400, seed=0), digsite.tasks.subject_verb_agreement(world, n=400, seed=0)]
     rows = [row[mask] for task in tasks for row, mask in zip(task.clean.ids, task.clean.mask, strict=True)]
     texts = [world.tokenizer.decode(row, skip_special_tokens=True) for row in rows]
-    corpus = Corpus.of(texts[::2] + texts[1::2], world, length=24, name="sentences")
+    random.Random(0).shuffle(texts)
+    corpus = Corpus.of(texts, world, length=24, name="sentences")
     return corpus.split(len(corpus) - 24)
 
 
 @pytest.fixture(scope="session")
 def tuned(world, halves):
-    return fit_tuned(world, *halves, steps=40, batch=4)
+    return fit_tuned(world, *halves, steps=40, batch=8)
 
 
 @pytest.fixture(scope="session")

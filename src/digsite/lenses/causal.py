@@ -62,11 +62,10 @@ class CausalAgreement(Result):
         for i, lens in enumerate(self.lenses):
             for j, point in enumerate(point_names(self.sites)):
                 energy, effect, variance = (x.numpy() for x in (self.energy[i, j], self.effect[j], self.variance[j]))
-                drawn = [spearman(energy[d], effect[d]) for d in draws]
-                low, high = np.nanquantile(drawn, [0.025, 0.975])
+                low, high = np.nanquantile(spearman(energy[draws], effect[draws]), [0.025, 0.975])
                 rows.append(
-                    {"lens": lens, "point": point, "agreement": spearman(energy, effect), "low": float(low)}
-                    | {"high": float(high), "variance": spearman(variance, effect), "n": len(effect)}
+                    {"lens": lens, "point": point, "agreement": float(spearman(energy, effect)), "low": float(low)}
+                    | {"high": float(high), "variance": float(spearman(variance, effect)), "n": len(effect)}
                 )
         return pl.DataFrame(rows)
 
@@ -158,12 +157,14 @@ def causal_agreement(
     )
 
 
-def spearman(one: Float[np.ndarray, " probe"], other: Float[np.ndarray, " probe"]) -> float:
-    """4. The correlation of ranks; NaN where one of the two does not vary."""
-    a, b = rankdata(one), rankdata(other)
-    a, b = a - a.mean(), b - b.mean()
-    length = np.linalg.norm(a) * np.linalg.norm(b)
-    return float(a @ b / length) if length else float("nan")
+def spearman(
+    one: Float[np.ndarray, "*cells probe"], other: Float[np.ndarray, "*cells probe"]
+) -> Float[np.ndarray, "*cells"]:
+    """4. The correlation of ranks along the last axis; NaN where one of the two does not vary."""
+    a, b = (rankdata(x, axis=-1) for x in (one, other))
+    a, b = (x - x.mean(-1, keepdims=True) for x in (a, b))
+    with np.errstate(invalid="ignore"):
+        return np.asarray((a * b).sum(-1) / np.sqrt((a * a).sum(-1) * (b * b).sum(-1)))
 
 
 def _basis(

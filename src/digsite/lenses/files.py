@@ -44,6 +44,7 @@ def save_lens(lens: Lens, folder: str | Path) -> Path:
         "weights": lens.model.fingerprint,
         "readout": lens.model.readout_fingerprint,
         "origin": dict(lens.origin),
+        "fit": lens.fit is not None,  # a folder that is replaced may hold the fit of an older lens
     }
     with whole_folder(folder, marker=_JSON) as new:
         (new / _TENSORS).write_bytes(safetensors.torch.save(tensors))
@@ -83,7 +84,7 @@ def load_lens(folder: str | Path, model: Model) -> Lens:
     if left := tensors.keys() - {f"{site}.{part}" for site in changes for part in ("change", "bias")}:
         raise LoadError(explain(f"The lens in {folder} has a tensor that belongs to no map", found=sorted(left)[0]))
     maps = {site: Affine(tensors[f"{site}.change"], tensors.get(f"{site}.bias")) for site in changes}
-    fit = load_result(folder / _FIT) if (folder / _FIT).is_dir() else None
+    fit = load_result(folder / _FIT) if plain.get("fit") else None
     try:
         return Lens(model, plain["kind"], maps, tuple(plain["sites"]), plain["ahead"], plain["origin"], fit)
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
