@@ -20,7 +20,17 @@ app = App(name="benchmarks.speed", help="Speed and memory of digsite, beside pla
 @app.default
 def run(
     name: Literal[
-        "access", "memory", "patching", "circuits", "acdc", "planning", "store", "sae-step", "steering", "probes"
+        "access",
+        "memory",
+        "patching",
+        "circuits",
+        "acdc",
+        "planning",
+        "store",
+        "sae-step",
+        "steering",
+        "probes",
+        "lenses",
     ],
     *,
     peers: bool = True,
@@ -35,7 +45,8 @@ def run(
         name: access (reading activations), memory (loading), patching (a sweep against a loop), circuits (edge
             attribution), acdc (a search for a circuit), planning (plans of memory against measured peaks), store
             (activations written to disk, read at random, served shuffled), sae-step (a training step of a dictionary),
-            steering (writing with a vector added), probes (a sweep of probes against scikit-learn one by one).
+            steering (writing with a vector added), probes (a sweep of probes against scikit-learn one by one),
+            lenses (a Jacobian lens, a comparison of lenses).
         peers: Measure TransformerLens, nnsight, interp-engine, SAELens and sparsify too, where they are installed.
         json: Print JSON, with the keys that README.md lists, instead of a table.
         save: Also write the table as a dated page into this folder.

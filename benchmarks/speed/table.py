@@ -25,6 +25,7 @@ PACKAGES = (
     "eai-sparsify",
     "repeng",
     "steering-vectors",
+    "tuned-lens",
 )
 
 

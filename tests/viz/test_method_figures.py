@@ -5,7 +5,7 @@ from drawn import collisions, outside, texts
 
 from digsite._core.cost import Cost
 from digsite._core.provenance import record
-from digsite.lenses import LogitLens
+from digsite.lenses import AnswerByDepth
 from digsite.patching import AblationResult, DirectAttribution, PatchingResult
 from digsite.viz import Figure
 
@@ -17,10 +17,11 @@ def noise(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=DRAW)
 
 
-def lens() -> LogitLens:
+def lens() -> AnswerByDepth:
     rising = torch.linspace(0, 0.9, 3)[:, None] + 0.05 * torch.rand(3, 10, generator=DRAW)
     zeros = torch.zeros(3, 10)
-    return LogitLens(
+    return AnswerByDepth(
+        lens="logit",
         layers=("embed", "layer 0", "layer 1"),
         right=rising,
         wrong=0.5 * rising,

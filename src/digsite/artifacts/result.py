@@ -32,7 +32,7 @@ class Result(ABC):
 
         @dataclass(frozen=True, kw_only=True)
         class LensResult(Result):
-            SCHEMA: ClassVar[str] = "lenses.logit_lens/1"
+            SCHEMA: ClassVar[str] = "lenses.answer_by_depth/1"
             scores: Float[Tensor, "example layer"]
             ...
 

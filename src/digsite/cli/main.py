@@ -16,12 +16,11 @@ from rich.console import Console
 import digsite
 from digsite._core.errors import DigsiteError
 from digsite._core.provenance import command_line
-from digsite.cli import circuit, dig, finding, log, model, probe, runs, sae, steer, task, toys
+from digsite.cli import circuit, dig, finding, lens, log, model, probe, runs, sae, steer, task, toys
 from digsite.cli.generate import generate
 from digsite.cli.harvest import harvest
 from digsite.cli.heads import heads
 from digsite.cli.investigate import investigate
-from digsite.cli.lens import lens
 from digsite.cli.patch import patch
 from digsite.cli.probe_card import card, monitor
 from digsite.cli.report import report
@@ -56,7 +55,7 @@ for command in (card, monitor):
     probe.app.command(command)
 for command, name in ((train, "train"), (eval_, "eval"), (compare_, "compare")):
     sae.app.command(command, name=name)
-about_models = (investigate, lens, heads, patch, generate, probe.app, steer.app, circuit.app, harvest, sae.app)
+about_models = (investigate, lens.app, heads, patch, generate, probe.app, steer.app, circuit.app, harvest, sae.app)
 about_digs = (dig.app, runs.app, finding.app, dig.search, report, log.app)
 for command in (*about_models, scoreboard, task.app, model.app, toys.app, *about_digs):
     app.command(command)

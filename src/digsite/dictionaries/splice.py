@@ -78,9 +78,7 @@ def written(
 
 def rows_in(tokens: Tokens, *, bos: bool = False) -> Bool[Tensor, "batch pos"]:
     """Which positions are rows: all real ones but, unless asked for, the BOS where sequences begin with one."""
-    special = getattr(tokens.tokenizer, "bos_token_id", None)
-    leads = special is not None and int(tokens.ids[0, tokens.starts[0]]) == special
-    return tokens.mask & (tokens.ids != special) if leads and not bos else tokens.mask
+    return tokens.mask if bos else tokens.without_bos
 
 
 def rows_of(run: Run, columns: Sequence[str], where: Bool[Tensor, "batch pos"]) -> Rows:

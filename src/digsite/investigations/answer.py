@@ -14,7 +14,7 @@ from digsite._core.numerics import bootstrap_interval, wilson_interval
 from digsite.artifacts import Result
 from digsite.circuits import Faithfulness
 from digsite.graphs import Circuit
-from digsite.lenses import LogitLens
+from digsite.lenses import AnswerByDepth
 from digsite.patching import AblationResult, DirectAttribution, PatchingResult
 
 
@@ -91,7 +91,7 @@ class Investigation(Result):
     task: TaskCard
     prompts: tuple[Prompt, ...]
     correct: Float[Tensor, " example"]
-    lens: LogitLens
+    lens: AnswerByDepth
     direct: DirectAttribution
     denoise: PatchingResult
     noise: PatchingResult

@@ -1,16 +1,34 @@
-"""What the stream would say if it ended earlier."""
+"""What the stream would say if it ended earlier: lenses, how they are fitted, and which reads best."""
 
+from digsite.lenses.answer import AnswerByDepth as AnswerByDepth
+from digsite.lenses.answer import logit_lens as logit_lens
+from digsite.lenses.causal import CausalAgreement as CausalAgreement
+from digsite.lenses.causal import causal_agreement as causal_agreement
+from digsite.lenses.evaluate import LensComparison as LensComparison
+from digsite.lenses.evaluate import compare_lenses as compare_lenses
+from digsite.lenses.files import load_lens as load_lens
+from digsite.lenses.files import save_lens as save_lens
+from digsite.lenses.fits import JacobianFit as JacobianFit
+from digsite.lenses.fits import TunedFit as TunedFit
+from digsite.lenses.future import fit_future as fit_future
 from digsite.lenses.identity import identity_prompt as identity_prompt
-from digsite.lenses.logit_lens import LogitLens as LogitLens
-from digsite.lenses.logit_lens import logit_lens as logit_lens
+from digsite.lenses.jacobian import fit_jacobian as fit_jacobian
+from digsite.lenses.jacobian import merge as merge
+from digsite.lenses.lens import Lens as Lens
+from digsite.lenses.lens import says as says
 from digsite.lenses.patchscope import Patchscope as Patchscope
 from digsite.lenses.patchscope import patchscope as patchscope
 from digsite.lenses.patchscope import self_ie as self_ie
+from digsite.lenses.published import read_jacobian as read_jacobian
+from digsite.lenses.published import write_jacobian as write_jacobian
 from digsite.lenses.token_tables import TokenTable as TokenTable
 from digsite.lenses.token_tables import neuron_inputs as neuron_inputs
 from digsite.lenses.token_tables import neuron_outputs as neuron_outputs
 from digsite.lenses.token_tables import ov_table as ov_table
 from digsite.lenses.token_tables import qk_table as qk_table
+from digsite.lenses.transfer import LayerTransfer as LayerTransfer
+from digsite.lenses.transfer import layer_transfer as layer_transfer
+from digsite.lenses.tuned import fit_tuned as fit_tuned
 from digsite.lenses.written import WrittenTokens as WrittenTokens
 from digsite.lenses.written import head_lens as head_lens
 from digsite.lenses.written import neuron_lens as neuron_lens

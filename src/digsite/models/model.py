@@ -29,7 +29,7 @@ from digsite.models.identity import fingerprint
 from digsite.models.instrument import Instrument
 from digsite.models.memory import MemoryPlan
 from digsite.models.plan import Logits, Plan, Reads
-from digsite.models.readout import readout
+from digsite.models.readout import readout, readout_fingerprint
 from digsite.models.run import Run
 from digsite.models.savings import planned, shape_only
 from digsite.models.tokens import Positions, Tokens, conversation, given, grid, tokenize
@@ -130,6 +130,11 @@ class Model:
     def fingerprint(self) -> str:
         """Sixteen hex digits that identify architecture and weights."""
         return fingerprint(self.hf)
+
+    @cached_property
+    def readout_fingerprint(self) -> str:
+        """Sixteen hex digits over all numbers that `readout` computes with."""
+        return readout_fingerprint(self.hf, self.anatomy)
 
     def __repr__(self) -> str:
         return (

@@ -28,6 +28,18 @@ def cross_entropy(said: Float[Tensor, "batch predicted vocab"], tokens: Tokens) 
     return _over_real(-said.gather(-1, ids.unsqueeze(-1)).squeeze(-1), tokens)
 
 
+def kl(own: Float[Tensor, "*axes vocab"], said: Float[Tensor, "*axes vocab"]) -> Float[Tensor, "*axes"]:
+    """KL(own || said), token by token.
+
+    Args:
+        own: Log probabilities of the one.
+        said: Log probabilities of the other.
+
+    Units: nats.
+    """
+    return (own.exp() * (own - said)).sum(-1)
+
+
 def divergence(
     own: Float[Tensor, "batch predicted vocab"], said: Float[Tensor, "batch predicted vocab"], tokens: Tokens
 ) -> Float[Tensor, " batch"]:
@@ -40,7 +52,7 @@ def divergence(
 
     Units: nats per token.
     """
-    return _over_real((own.exp() * (own - said)).sum(-1), tokens)
+    return _over_real(kl(own, said), tokens)
 
 
 def _over_real(each: Float[Tensor, "batch predicted"], tokens: Tokens) -> Float[Tensor, " batch"]:

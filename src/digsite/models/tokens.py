@@ -141,6 +141,13 @@ class Tokens:
         return not bool(self.mask.all())
 
     @cached_property
+    def without_bos(self) -> Bool[Tensor, "batch pos"]:
+        """True where a token is real and no BOS, if rows begin with one: its activations are of another size."""
+        bos = getattr(self.tokenizer, "bos_token_id", None)
+        leads = bos is not None and int(self.ids[0, self.starts[0]]) == bos
+        return self.mask & (self.ids != bos) if leads else self.mask
+
+    @cached_property
     def positions(self) -> Int[Tensor, "batch pos"]:
         """Absolute position of each column; padding holds 0."""
         return (self.mask.long().cumsum(1) - 1).clamp(min=0)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from digsite._core.errors import BadInput, ShapeMismatch, explain
 from digsite._core.numerics import require_finite
+from digsite.models.prediction import kl
 from digsite.tasks.answers import Answers
 
 
@@ -100,8 +101,7 @@ def _kl(q: Question) -> Float[Tensor, " example"]:
     assert q.reference is not None
     width = q.right.ids.shape[-1]
     log_p, log_q = (x[:, -width:].log_softmax(-1) for x in (q.reference, q.logits))
-    divergence = (log_p.exp() * (log_p - log_q)).sum(-1)
-    each = divergence[q.right.rows[..., None], q.right.columns]
+    each = kl(log_p, log_q)[q.right.rows[..., None], q.right.columns]
     return _mean(_reduce(each, q.right, per_token=q.per_token), q.right)
 
 

@@ -17,6 +17,7 @@ from digsite.viz.heatmap import heatmap as heatmap
 from digsite.viz.histogram import Pile as Pile
 from digsite.viz.histogram import histogram as histogram
 from digsite.viz.investigation import investigation_report as investigation_report
+from digsite.viz.lenses import comparison_figure as comparison_figure
 from digsite.viz.lines import Line as Line
 from digsite.viz.lines import lines as lines
 from digsite.viz.log import hours_figure as hours_figure

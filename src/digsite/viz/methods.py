@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from digsite._core.figures import draws
-from digsite.lenses import LogitLens
+from digsite.lenses import AnswerByDepth
 from digsite.patching import AblationResult, DirectAttribution, PatchingResult
 from digsite.sites import Site
 from digsite.viz.axes import Axis
@@ -23,8 +23,8 @@ from digsite.viz.null_histogram import null_histogram
 SHORT = {"attn.out": "attention", "mlp.out": "MLP", "resid_pre": "stream in", "resid_post": "stream out"}
 
 
-@draws(LogitLens)
-def logit_lens_figure(result: LogitLens) -> Figure:
+@draws(AnswerByDepth)
+def answer_by_depth_figure(result: AnswerByDepth) -> Figure:
     """The probability of the answer over the layers, against that of the wrong answers."""
     frame = result.to_frame()
 
@@ -39,7 +39,7 @@ def logit_lens_figure(result: LogitLens) -> Figure:
         unit="fraction",
         bounds=(0.0, 1.0),
         n=result.right.shape[1],
-        caption="Logit lens: where the line of the right answer leaves the grey one, the answer can be read.",
+        caption=f"{result.lens.capitalize()} lens: where the right answer leaves the grey line, it can be read.",
         code=result.provenance.made_by,
     )
 

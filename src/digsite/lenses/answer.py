@@ -1,7 +1,7 @@
-"""The logit lens: read the residual stream of every layer through the model's own final norm and unembedding.
+"""Where in depth the answer to a task can be read: a lens at every point of the stream.
 
 1. Record the stream before the first block and after every block, at the position of the answer.
-2. Carry each through final norm, unembedding, logit scale and soft-cap (`Model.readout`).
+2. Carry each to the vocabulary by the lens: the logit lens, or one that was fitted.
 3. Score each with the task's metrics; the last layer must agree with the model's own logits.
 """
 
@@ -14,19 +14,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from digsite._core.cost import measure
-from digsite._core.errors import Unsupported, explain
+from digsite._core.errors import BadInput, Unsupported, explain
 from digsite._core.numerics import bootstrap_interval
 from digsite._core.recording import method
 from digsite.artifacts import Result
+from digsite.lenses.lens import Lens, point_names, same_model
 from digsite.models import Model, made_by
 from digsite.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class LogitLens(Result):
+class AnswerByDepth(Result):
     """Where in depth the answer becomes readable, for every example.
 
     Attributes:
+        lens: The lens that it was read through.
         layers: "embed", "layer 0", … : the points of the stream that were read.
         right: Probability of the right answers there.
         wrong: Probability of the wrong answers: the control that the right one must leave behind.
@@ -36,8 +38,9 @@ class LogitLens(Result):
         last_layer_error: Largest difference between the last layer's lens and the model's logits.
     """
 
-    SCHEMA: ClassVar[str] = "lenses.logit_lens/1"
+    SCHEMA: ClassVar[str] = "lenses.answer_by_depth/1"
 
+    lens: str
     layers: tuple[str, ...]
     right: Float[Tensor, "layer example"]
     wrong: Float[Tensor, "layer example"]
@@ -61,25 +64,28 @@ class LogitLens(Result):
         first = next((i for i, rank in enumerate(self.rank.median(1).values.tolist()) if rank == 1), None)
         where = "never on top" if first is None else f"on top from {self.layers[first]} on"
         right, wrong = self.right[-1].mean(), self.wrong[-1].mean()
+        through = "The answer" if self.lens == "logit" else f"Through the {self.lens} lens the answer"
         return (
-            f"The answer is {where} (probability at the end {right:.2f}, wrong answers {wrong:.2f}; "
+            f"{through} is {where} (probability at the end {right:.2f}, wrong answers {wrong:.2f}; "
             f"n = {self.right.shape[1]})"
         )
 
 
 @method
-def logit_lens(model: Model, task: Task) -> LogitLens:
+def logit_lens(model: Model, task: Task, lens: Lens | None = None) -> AnswerByDepth:
     """Where in depth the answer becomes readable.
 
     Args:
         model: The model.
         task: One-token answers.
+        lens: A lens of this model (`digsite.lenses.fit_tuned`, …); the logit lens if None.
 
     Returns:
         Probabilities, logit difference, rank and KL for every layer and example, with the wrong answers as control.
 
     Raises:
         Unsupported: Answers have several tokens.
+        BadInput: The lens is of another model, or looks ahead.
 
     Units:
         Probabilities are fractions; the logit difference is in logits; KL in nats.
@@ -94,28 +100,33 @@ def logit_lens(model: Model, task: Task) -> LogitLens:
     """
     if task.keep > 1:
         raise Unsupported(explain("The logit lens reads one-token answers", found=f"answers of up to {task.keep}"))
+    lens = Lens(model) if lens is None else lens
+    same_model(lens, model)
+    if lens.ahead:
+        raise BadInput(explain(f"The {lens.name} lens does not say the next token", do="give a lens with ahead=0"))
     with measure() as cost:
         # 1. The stream at the answer position.
-        stream = [f"layers.{layer}.resid_post" for layer in range(model.n_layers)]
-        run = model.run(task.clean, read=["layers.0.resid_pre", *stream], at=task.answer_position, logits=1)
+        run = model.run(task.clean, read=lens.sites, at=task.answer_position, logits=1)
         final = run.logits
         # 2. and 3. Carried to the vocabulary and scored, a layer at a time.
         scores: dict[str, list[Tensor]] = {name: [] for name in ("right", "wrong", "logit_diff", "rank", "kl")}
         last = final
-        for site in ("layers.0.resid_pre", *stream):
+        for site in lens.sites:
             with torch.no_grad():
-                last = model.readout(run[site].to(model.dtype)).unsqueeze(1)
+                last = lens.logits(run[site], site).unsqueeze(1)
             scores["right"].append(task.metric(last, "prob"))
             scores["wrong"].append(task.metric(last, "prob") - task.metric(last, "prob_diff"))
             scores["logit_diff"].append(task.metric(last, "logit_diff"))
             scores["rank"].append(task.metric(last, "rank").float())
             scores["kl"].append(task.metric(last, "kl", reference=final))
         error = float((last - final).abs().max())
-    names = ("embed", *(f"layer {layer}" for layer in range(model.n_layers)))
-    return LogitLens(
-        layers=names,
+    return AnswerByDepth(
+        lens=lens.name,
+        layers=point_names(lens.sites),
         last_layer_error=error,
         **{name: torch.stack(values).float() for name, values in scores.items()},
-        provenance=made_by("digsite.logit_lens(model, task)", model, task.fingerprint),
+        provenance=made_by(
+            f"digsite.logit_lens(model, task{'' if lens.kind == 'logit' else ', lens'})", model, task.fingerprint
+        ),
         cost=cost,
     )
