@@ -67,6 +67,7 @@ def test_three_clicks_from_a_claim_to_its_evidence(dig, browser, tmp_path):
 def test_the_keyboard_alone_is_enough(dig, browser, tmp_path):
     page = browser.new_page()
     page.goto(dig_report(dig, None).write(tmp_path / "report.html").as_uri())
+    focused = None
     for _ in range(40):
         page.keyboard.press("Tab")
         focused = page.evaluate("document.activeElement.closest('details')?.id")

@@ -70,8 +70,12 @@ def test_toys_of_one_kind():
 
 def test_every_command_has_a_section():
     text = PAGE.read_text(encoding="utf-8")
-    groups = ((), ("task",), ("model",), ("toys",), ("circuit",), ("sae",), ("probe",))
-    verbs = [" ".join(words) for words in pages() if words not in groups]
+    every = pages()
+    # A group has a section of its own for all its verbs, or one for each of them.
+    groups = [words for words in every if any(words == other[:-1] for other in every if other)]
+    alone = [words for words in groups if words and f"\n## digsite {words[0]}\n" in text]
+    verbs = [" ".join(words) for words in every if words not in groups and words[:-1] not in alone]
+    verbs += [" ".join(words) for words in alone]
     assert len(verbs) > 25
     for verb in verbs:
         assert f"\n## digsite {verb}\n" in text

@@ -1,3 +1,4 @@
+# pyright: reportOptionalMemberAccess=false, reportAttributeAccessIssue=false, reportArgumentType=false
 """`digsite lens fit` and `digsite lens compare`, and the answer through a lens that was fitted."""
 
 import json

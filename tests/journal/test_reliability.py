@@ -105,7 +105,7 @@ def test_a_result_that_was_whole_when_the_process_died_is_not_lost(dig, monkeypa
     monkeypatch.undo()
     (run,) = Dig(dig.folder).runs()
     assert (run.status, run.verdict) == ("done", given.verdict)
-    assert Dig(dig.folder).search("sum")[0].ref == "run/1"
+    assert "run/1" in {hit.ref for hit in Dig(dig.folder).search("sum")}
 
 
 def test_a_full_disk_leaves_the_last_good_state(dig):

@@ -1,3 +1,4 @@
+# pyright: reportOptionalMemberAccess=false, reportAttributeAccessIssue=false, reportArgumentType=false
 """The comparison of lenses says what a dense computation by hand says, with its controls."""
 
 import pytest

@@ -1,3 +1,4 @@
+# pyright: reportOptionalMemberAccess=false, reportAttributeAccessIssue=false, reportArgumentType=false
 """The Jacobian lens is the mean Jacobian, entry by entry."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# pyright: reportOptionalMemberAccess=false, reportAttributeAccessIssue=false, reportArgumentType=false
 """Tuned and future lenses come nearer to the model than no map at all, and are kept with the model they belong to."""
 
 import json

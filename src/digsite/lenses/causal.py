@@ -77,7 +77,7 @@ class CausalAgreement(Result):
         said = ", ".join(f"{row['lens']} {row['agreement']:.2f}" for row in rows)
         control = rows[0]["variance"]
         lost = [row["lens"] for row in rows if row["agreement"] <= control]
-        failed = f", which {' and '.join(lost)} does not beat" if lost else ""
+        failed = f" and is not beaten by {', '.join(lost)}" if lost else ""
         return (
             f"What matters to the lens matters to the model with a rank correlation of (mean over points) {said}; "
             f"the variance along a direction alone has {control:.2f}{failed}; "

@@ -34,7 +34,7 @@ from digsite.models import Model, Tokens, made_by
 from digsite.models.prediction import kl
 from digsite.tasks import Corpus
 
-_AT_ONCE = 2**22
+_AT_ONCE = 2**20
 """Numbers of one tensor of logits."""
 _SUMS = ("kl", "null", "agree", "ce")
 
@@ -159,7 +159,9 @@ def compare_lenses(
     Caveats:
         A small KL says that a lens predicts the model's answer, not that the model uses what it reads: see
         `causal_agreement`.
-        The constant answer is that of the judged tokens themselves, the best there is.
+        The constant answer is that of the judged tokens themselves, the best there is. What the token alone says is
+        counted in a text: where the model does not speak as the text does (short documents packed into one row), it is
+        the weaker control.
     """
     named = dict(lenses) if isinstance(lenses, Mapping) else {lens.name: lens for lens in lenses}
     _check(model, corpus, named, len(lenses))
@@ -220,15 +222,18 @@ class _Own:
         self.counts: list[int] = []
 
     def add(self, passage: Passage, ahead: int, bigram: Bigram | None) -> None:
-        own, rows = passage.said(ahead), passage.rows
-        then = passage.ids(ahead + 1).to(own.device)
-        self.each["ce"].append(passage.by_row(-own.gather(1, then[:, None])[:, 0]))
-        # 4. Of the constant answer what does not depend on the constant: Σ p log p.
-        self.each["constant"].append(passage.by_row((own.exp() * own).sum(-1)))
-        alone = torch.nan if bigram is None else kl(own, bigram.log_probs(passage.ids()).to(own.device))
-        self.each["alone"].append(passage.by_row(torch.as_tensor(alone).expand(len(own))))
-        self.marginals.append(passage.by_row(own.exp().T).T)
-        self.counts += rows.bincount().tolist()
+        logits, rows, ids = passage.logits(ahead), passage.rows, passage.ids()
+        then = passage.ids(ahead + 1).to(logits.device)
+        for row in range(int(rows.max()) + 1):  # a row of text at a time: log probabilities are as large as the logits
+            of_it = rows == row
+            own, told = log_probs(logits[of_it.to(logits.device)]), then[of_it.to(then.device)]
+            self.each["ce"].append(-own.gather(1, told[:, None]).mean())
+            # 4. Of the constant answer what does not depend on the constant: Σ p log p.
+            self.each["constant"].append((own.exp() * own).sum(-1).mean())
+            alone = None if bigram is None else bigram.log_probs(ids[of_it]).to(own.device)
+            self.each["alone"].append(torch.tensor(torch.nan) if alone is None else kl(own, alone).mean())
+            self.marginals.append(own.exp().mean(0).cpu())
+            self.counts.append(len(own))
 
     @property
     def tokens(self) -> int:
@@ -237,16 +242,16 @@ class _Own:
     @property
     def marginal(self) -> Float[Tensor, " vocab"]:
         """3. What it says on average over all tokens."""
-        return torch.cat(self.marginals).double().T @ torch.tensor(self.counts).double() / self.tokens
+        return torch.stack(self.marginals).double().T @ torch.tensor(self.counts).double() / self.tokens
 
     @property
     def constant(self) -> Float[Tensor, " example"]:
         """4. KL to the best constant answer, which is the marginal: Σ p log p - Σ p log p̄."""
-        crossed = torch.cat(self.marginals).double() @ self.marginal.clamp(min=1e-300).log()
+        crossed = torch.stack(self.marginals).double() @ self.marginal.clamp(min=1e-300).log()
         return (self.mean("constant").double() - crossed).float()
 
     def mean(self, key: str) -> Float[Tensor, " example"]:
-        return torch.cat(self.each[key])
+        return torch.stack(self.each[key]).float().cpu()
 
 
 class _Tally:
@@ -259,25 +264,26 @@ class _Tally:
 
     def add(self, lens: Lens, passage: Passage, points: tuple[str, ...], other: Tensor) -> None:
         """2. One batch, some tokens of one point at a time."""
-        own, then = passage.said(lens.ahead), passage.ids(lens.ahead + 1).to(passage.run.logits.device)
-        found = []
+        answers = passage.logits(lens.ahead)
+        then = passage.ids(lens.ahead + 1).to(answers.device)
+        parts, found = torch.arange(len(answers)).split(max(1, _AT_ONCE // answers.shape[1])), []
         for at, site in enumerate(points):
             if site not in lens.sites:
                 found.append(torch.full((len(_SUMS), int(passage.rows.max()) + 1), torch.nan))
                 continue
             stream, each = passage.stream(site), []
-            for part in torch.arange(len(own)).split(max(1, _AT_ONCE // own.shape[1])):
+            for part in parts:
                 raw = lens.logits(stream[part], site)
                 said, elsewhere = log_probs(raw), log_probs(lens.logits(stream[other[part]], site))
-                each.append(_scored(own[part], said, elsewhere, then[part]))
+                each.append(_scored(log_probs(answers[part]), said, elsewhere, then[part]))
                 self._lean(at, said)
                 if at == len(points) - 1 and not lens.ahead:
-                    self.last = max(self.last, float((raw - passage.logits()[part]).abs().max()))
+                    self.last = max(self.last, float((raw - answers[part]).abs().max()))
             found.append(passage.by_row(torch.cat(each, 1)))
         self.sums.append(torch.stack(found, 1))
 
     def _lean(self, at: int, said: Tensor) -> None:
-        total, so_far = said.exp().double().sum(0), self.marginal[at]
+        total, so_far = said.exp().sum(0).double(), self.marginal[at]
         self.marginal[at] = total if so_far is None else so_far + total
 
     def means(self) -> dict[str, Float[Tensor, "depth example"]]:
