@@ -21,6 +21,7 @@ from digsite.cli.generate import generate
 from digsite.cli.harvest import harvest
 from digsite.cli.heads import heads
 from digsite.cli.investigate import investigate
+from digsite.cli.methods import glossary, methods
 from digsite.cli.patch import patch
 from digsite.cli.probe_card import card, monitor
 from digsite.cli.report import report
@@ -57,7 +58,7 @@ for command, name in ((train, "train"), (eval_, "eval"), (compare_, "compare")):
     sae.app.command(command, name=name)
 about_models = (investigate, lens.app, heads, patch, generate, probe.app, steer.app, circuit.app, harvest, sae.app)
 about_digs = (dig.app, runs.app, finding.app, dig.search, report, log.app)
-for command in (*about_models, scoreboard, task.app, model.app, toys.app, *about_digs):
+for command in (*about_models, scoreboard, methods, glossary, task.app, model.app, toys.app, *about_digs):
     app.command(command)
 for place, name in enumerate(name for name in app if not name.startswith("-")):
     app[name].sort_key = place  # help shows them in the order above

@@ -1,0 +1,1 @@
+"""The measurements that `digsite methods` tells: faithfulness on known circuits, and laws of cost."""
