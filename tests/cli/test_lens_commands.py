@@ -1,4 +1,3 @@
-# pyright: reportOptionalMemberAccess=false, reportAttributeAccessIssue=false, reportArgumentType=false
 """`digsite lens fit` and `digsite lens compare`, and the answer through a lens that was fitted."""
 
 import json

@@ -1,9 +1,9 @@
-# pyright: reportOptionalMemberAccess=false, reportAttributeAccessIssue=false, reportArgumentType=false
 """The Jacobian lens is the mean Jacobian, entry by entry."""
 
 import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,9 +27,10 @@ def by_hand(model, tokens, site, skip):
     def end(x):
         return model.run(tokens, edits=[replace(site, x)], read=[last], grad=True, logits=None)[last][0]
 
-    full = dense_jacobian(end, stream)[:, :, 0]  # [p', out, p, in]
+    full: Any = dense_jacobian(end, stream)
+    full = full[:, :, 0]  # [p', out, p, in]
     count = range(skip, tokens.ids.shape[1] - 1)
-    each = [sum(full[later, :, p] for later in count if later >= p) for p in count]
+    each = [torch.stack([full[later, :, p] for later in count if later >= p]).sum(0) for p in count]
     return torch.stack(each).mean(0)
 
 

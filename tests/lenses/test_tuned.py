@@ -1,4 +1,3 @@
-# pyright: reportOptionalMemberAccess=false, reportAttributeAccessIssue=false, reportArgumentType=false
 """Tuned and future lenses come nearer to the model than no map at all, and are kept with the model they belong to."""
 
 import json
@@ -93,7 +92,9 @@ def test_a_lens_is_saved_whole_and_read_the_same(world, tuned, tmp_path):
     again = load_lens(tmp_path / "lens", world)
     assert (again.kind, again.sites, again.ahead, dict(again.origin)) == ("tuned", tuned.sites, 0, dict(tuned.origin))
     for site, one in tuned.maps.items():
-        assert torch.equal(again.maps[site].change, one.change) and torch.equal(again.maps[site].bias, one.bias)
+        same = again.maps[site]
+        assert one.bias is not None and same.bias is not None
+        assert torch.equal(same.change, one.change) and torch.equal(same.bias, one.bias)
     assert again.fit.verdict == tuned.fit.verdict == load_result(tmp_path / "lens" / "fit").verdict
     save_lens(Lens(world), tmp_path / "lens")  # replaced
     plain = load_lens(tmp_path / "lens", world)

@@ -1,7 +1,7 @@
 """`digsite lens`: what the stream would say if the model ended earlier."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
@@ -118,7 +118,7 @@ def fit(
     else:
         found = fit_future(loaded, text.learn, text.held, ahead=ahead, steps=steps, seed=seed)
     save_lens(found, out)
-    told: Any = found.fit
+    told = found.fit
     saved = {"folder": str(out), "figure": None if figure is None else str(figure)}
     if figure is not None:
         told.figure().save(figure)

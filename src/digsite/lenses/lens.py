@@ -19,7 +19,6 @@ from torch import Tensor
 from digsite._core.errors import BadInput, ShapeMismatch, Unsupported, explain
 from digsite._core.numerics import require_finite
 from digsite._core.visible import visible
-from digsite.artifacts import Result
 from digsite.models import Model
 from digsite.sites import Site
 
@@ -51,7 +50,7 @@ class Lens:
         sites: The points that it reads, in order; all of the model's stream unless given.
         ahead: How many tokens later what it says would be said: 0 for all but a future lens.
         origin: What it was fitted on, as plain JSON.
-        fit: How well that went on text that was held out; None where nothing was fitted here.
+        fit: How well that went, a `TunedFit` or a `JacobianFit`; None where nothing was fitted here.
     """
 
     model: Model
@@ -60,7 +59,7 @@ class Lens:
     sites: tuple[str, ...] = ()
     ahead: int = 0
     origin: Mapping[str, Any] = field(default_factory=dict)
-    fit: Result | None = None
+    fit: Any = None
 
     def __post_init__(self):
         points = stream_points(self.model)
