@@ -48,7 +48,7 @@ _ROOMS = {
     "digsite.dictionaries": ["Dictionary"],
     "digsite.circuits": ["eap", "eap_ig", "relp", "acdc", "evaluate_circuit", "faithfulness"],
     "digsite.editing": ["disable"],
-    "digsite.investigations": ["investigate"],
+    "digsite.investigations": ["investigate", "where"],
 }
 _WHERE = {name: room for room, names in _ROOMS.items() for name in names}
 _ROOM_NAMES = (
@@ -96,7 +96,7 @@ if TYPE_CHECKING:
     from digsite.editing import disable  # noqa: F401
     from digsite.graphs import Circuit  # noqa: F401
     from digsite.heads import head_scores  # noqa: F401
-    from digsite.investigations import investigate  # noqa: F401
+    from digsite.investigations import investigate, where  # noqa: F401
     from digsite.journal import Dig  # noqa: F401
     from digsite.lenses import logit_lens  # noqa: F401
     from digsite.models import (  # noqa: F401

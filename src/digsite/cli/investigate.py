@@ -1,19 +1,21 @@
-"""`digsite investigate`: the main job, from a model and a task to a report."""
+"""`digsite investigate`: the main job, from a model, a task and a question to a report."""
 
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from cyclopts import Parameter
 from rich.table import Table
 
 import digsite
 from digsite.cli.inputs import AS_STORED, AS_USUAL, Count, Examples, Loading, ModelName, TaskName, last_name
 from digsite.cli.needs import say_needs
+from digsite.cli.investigate_where import check_options, claims_of_where, corpus, rows_for_where, sought_in
 from digsite.cli.outputs import Json, answers, check_folder, columns, estimate, note, opening, print_json, spent
 
 if TYPE_CHECKING:
     from digsite import Model, Task
-    from digsite.investigations import Investigation
+    from digsite.investigations import Investigation, WhereInvestigation
 
 _SHOWN = 14
 """Claims in the table; the report has all."""
@@ -24,30 +26,47 @@ def investigate(
     model: ModelName,
     task: TaskName,
     examples: Examples = AS_USUAL,
+    question: str | None = None,
     random_sets: Count = 200,
+    others: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    text: Path | None = None,
     out: Path | None = None,
     json: Json = False,
     loading: Loading = AS_STORED,
 ) -> None:
-    """How does this model do this task? Evidence, controls and a report.
+    """How does this model do this task, or where is something represented in it? Evidence, controls and a report.
 
-    Does it do the task, where does the answer appear, which components write and carry it, and does a small set of
+    How: does it do the task, where does the answer appear, which components write and carry it, and does a small set of
     them break it when knocked out and keep it when kept alone, against random sets of the same size?
 
-    Args:
-        random_sets: How many random sets the proposed set is compared with.
-        out: Folder for the result and report.html; an older result there is replaced. Unless given, a new folder
-            investigations/TASK_MODEL.
-    """
+    Where: at which layer and position is it read best, does the model use what is read there, does adding it steer, and
+    does it carry over to other sets, against shuffled labels and random directions?
 
+    Args:
+        question: "how does it do this?", which is asked unless given, or "where is X represented?".
+        random_sets: How many random sets the proposed set is compared with (how).
+        others: Further task families or files with the same two answers, such as another wording (where).
+        text: A text file without the task, on which the cost of steering is measured; unless given, prompts of another
+            task, or for digsite/tinyworld its own documents (where).
+        out: Folder for the result and report.html; an older result there is replaced. Unless given, a new folder
+            investigations/TASK_MODEL, or investigations/where_TASK_MODEL.
+    """
+    sought = sought_in(question)
+    check_options(sought, random_sets=random_sets, others=others, text=text)
     ask = examples.of(task)
+    further = {last_name(other): examples.of(other) for other in others or []}
     loaded = loading.load(model)
     asked = ask(loaded)
-    folder = out or unused(Path("investigations") / f"{asked.name}_{last_name(loaded.name)}")
+    called = f"{'' if sought is None else 'where_'}{asked.name}_{last_name(loaded.name)}"
+    folder = out or unused(Path("investigations") / called)
     check_folder(folder)
-    say_needs(loaded, asked, _rows(loaded, asked, random_sets))
+    say_needs(loaded, asked, _rows(loaded, asked, random_sets) if sought is None else rows_for_where(asked))
     note(f"result and report: {folder}")
-    found = digsite.investigate(loaded, asked, random_sets=random_sets, seed=examples.seed)
+    if sought is None:
+        found = digsite.investigate(loaded, asked, random_sets=random_sets, seed=examples.seed)
+    else:
+        sets = {name: make(loaded) for name, make in further.items()}
+        found = digsite.where(loaded, asked, name=sought, others=sets, text=corpus(loaded, text), seed=examples.seed)
     if not json:
         _print(found)
     found.save(folder)
@@ -58,12 +77,14 @@ def investigate(
     answers().print(f"report: {report}\nopen it: {opening(report)}", soft_wrap=True)
 
 
-def _print(found: "Investigation") -> None:
+def _print(found: "Investigation | WhereInvestigation") -> None:
+    from digsite.investigations import Investigation
+
     out = answers()
     out.print(found.verdict)
     out.print()
-    if claims := found.claims():
-        out.print(_table([claim._asdict() for claim in claims]))
+    if claims := [claim._asdict() for claim in found.claims()]:
+        out.print(_table(claims) if isinstance(found, Investigation) else claims_of_where(claims))
         out.print()
     out.print(spent(found))
 

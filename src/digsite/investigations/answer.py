@@ -183,7 +183,7 @@ class Investigation(Result):
 
     def to_frame(self) -> pl.DataFrame:
         """One row a claim."""
-        return pl.DataFrame([claim._asdict() for claim in self.claims()], schema=_CLAIMS)
+        return pl.DataFrame([claim._asdict() for claim in self.claims()], schema=CLAIMS)
 
     def summary(self) -> dict[str, Any]:
         """The numbers as plain data with stable keys: accuracy, knockout, keep, random, claims, cost, provenance."""
@@ -224,7 +224,7 @@ class Investigation(Result):
         return drawing_of(type(self))(self).write(Path(path))
 
 
-_CLAIMS = {
+CLAIMS = {
     "claim": pl.String,
     "effect": pl.Float64,
     "low": pl.Float64,

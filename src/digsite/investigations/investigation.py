@@ -100,7 +100,7 @@ def investigate(
     return Investigation(
         question=task.question,
         model=model.name,
-        task=_card(task),
+        task=task_card(task),
         prompts=_prompts(task),
         correct=correct,
         lens=lens,
@@ -119,7 +119,7 @@ def investigate(
     )
 
 
-def _card(task: Task) -> TaskCard:
+def task_card(task: Task) -> TaskCard:
     told: dict[str, Any] = task.summary()
     told["spans"] = tuple(told["spans"])
     return TaskCard(**{field.name: told[field.name] for field in fields(TaskCard)})

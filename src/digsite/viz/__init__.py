@@ -49,6 +49,7 @@ from digsite.viz.tokens import token_rows as token_rows
 from digsite.viz.tokens import token_text as token_text
 from digsite.viz.toys import findings_figure as findings_figure
 from digsite.viz.training_curves import training_figure as training_figure
+from digsite.viz.where import where_report as where_report
 from digsite.viz.wiring import Wire as Wire
 from digsite.viz.wiring import wiring as wiring
 from digsite.viz.words import patchscope_figure as patchscope_figure

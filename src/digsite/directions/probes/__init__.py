@@ -32,6 +32,7 @@ from digsite.directions.probes.sparse import sparse as sparse
 from digsite.directions.probes.sweep import STREAM as STREAM
 from digsite.directions.probes.sweep import ProbeSweep as ProbeSweep
 from digsite.directions.probes.sweep import probe_sweep as probe_sweep
+from digsite.directions.probes.sweep import task_places as task_places
 from digsite.directions.probes.sweep import task_sweep as task_sweep
 from digsite.directions.probes.transfer import TransferMatrix as TransferMatrix
 from digsite.directions.probes.transfer import transfer_matrix as transfer_matrix

@@ -121,7 +121,8 @@ def causal_check(
         model: The model.
         direction: With its scale, whose mean is what is left in its place.
         behaviour: A task, whose clean prompts and metric are used; or prompts with labels and a metric of one's own.
-        at: Where the direction is taken away; for prompts with labels they say so themselves.
+        at: Where the direction is taken away: a position, or one for each of a task's prompts; prompts with labels say
+            so themselves.
         draws: How many random directions.
         seed: Of the random directions.
 
@@ -205,11 +206,16 @@ def _batches(behaviour: Task | tuple[LabelledPrompts, Metric], at: Positions) ->
         if task.keep > 1:
             asked = f"The task {task.name} has answers of several tokens, whose rows hold part of the answer"
             raise Unsupported(explain(asked, do="give prompts with labels and a metric of your own"))
-        if isinstance(at, Tensor) and at.ndim:
-            raise BadInput(explain("The positions of a task's prompts are the same in each", do="give a number"))
-        several = [task.take(slice(start, start + BATCH)) for start in range(0, len(task), BATCH)]
+        each = at if isinstance(at, Tensor) and at.ndim else None
+        if each is not None and len(each) != len(task):
+            asked = "A task's prompts have one position, or one each"
+            raise BadInput(explain(asked, found=f"{len(each)} positions for {len(task)} prompts"))
+        several = [slice(start, start + BATCH) for start in range(0, len(task), BATCH)]
         name = task.metric_name.replace("_", " ")
-        parts = [_Batch(part.clean, at, part.metric, part.keep) for part in several]
+        parts = [
+            _Batch(part.clean, at if each is None else each[some], part.metric, part.keep)
+            for some, part in ((some, task.take(some)) for some in several)
+        ]
         return parts, name, task.unit, task.fingerprint
     prompts, metric = behaviour
     parts = [

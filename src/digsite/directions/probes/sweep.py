@@ -280,14 +280,29 @@ def task_sweep(
     """
     by = by or ("answer" if two_answers(task) else "clean")
     name, tokens, labels, groups = by_answer(task) if by == "answer" else clean_or_corrupt(task)
-    if at is None and len(set(tokens.lengths)) > 1:
-        full = [name for name in task.spans if bool((task.row_spans(name).diff(dim=1) > 0).all())]
-        at = [*full, "answer"]
     copies = len(tokens) // len(task.clean)
-    places = None if at is None else {name: _place(task, name).repeat(copies) for name in at}
+    places = {name: where.repeat(copies) for name, where in task_places(task, at).items()}
     return probe_sweep(
         model, tokens, labels, sites, at=places, groups=groups, name=name, fit=fit, draws=draws, seed=seed
     )
+
+
+def task_places(task: Task, at: Sequence[str] | None = None) -> dict[str, Int[Tensor, " batch"]]:
+    """Places in the prompts of a task, by name, with the position that each has in every prompt.
+
+    Args:
+        task: The task.
+        at: Spans (the last token of each), "answer", or positions as text ("3", "-1"); None for every position where
+            all prompts are as long, else for all spans and "answer".
+
+    Raises:
+        BadInput: No such span, or one that is empty in a prompt.
+    """
+    if at is None:
+        lengths = set(task.clean.lengths)
+        full = [name for name in task.spans if bool((task.row_spans(name).diff(dim=1) > 0).all())]
+        at = [*full, "answer"] if len(lengths) > 1 else [str(position) for position in range(lengths.pop())]
+    return {name: _place(task, name) for name in at}
 
 
 # -- steps -----------------------------------------------------------------------------------------------------------
