@@ -9,8 +9,8 @@ from rich.table import Table
 
 import digsite
 from digsite.cli.inputs import AS_STORED, AS_USUAL, Count, Examples, Loading, ModelName, TaskName, last_name
-from digsite.cli.needs import say_needs
 from digsite.cli.investigate_where import check_options, claims_of_where, corpus, rows_for_where, sought_in
+from digsite.cli.needs import say_needs
 from digsite.cli.outputs import Json, answers, check_folder, columns, estimate, note, opening, print_json, spent
 
 if TYPE_CHECKING:

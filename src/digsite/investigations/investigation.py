@@ -120,6 +120,7 @@ def investigate(
 
 
 def task_card(task: Task) -> TaskCard:
+    """What was asked, as plain data."""
     told: dict[str, Any] = task.summary()
     told["spans"] = tuple(told["spans"])
     return TaskCard(**{field.name: told[field.name] for field in fields(TaskCard)})

@@ -76,13 +76,14 @@ class WhereInvestigation(Result):
         chosen, read, _, used, steered, *carried = self.claims()
         name, place = self.card.direction.name, f"{self.site}, position {self.place}"
         shown = chosen.supported and read.supported
+        best = "best" if shown else "beyond chance: best"
         tied = f", as well as in {self.as_good} of the {len(self.sweep.sites) - 1} other cells"
         kl = self._steering()["kl"]
         said = [
-            f"{f'{name} is read best' if shown else f'it is not shown that {name} is read beyond chance: best'} at {place}"
+            f"{name if shown else f'it is not shown that {name}'} is read {best} at {place}"
             f"{tied if self.as_good else ''}, AUROC {read.effect:.2f} (95 % {read.low:.2f} to {read.high:.2f}; "
-            f"shuffled labels and 95 % of random directions at most {read.null:.2f}) on examples that did not choose the place, "
-            f"n = {read.n}",
+            f"shuffled labels and 95 % of random directions at most {read.null:.2f}) on examples that did not choose "
+            f"the place, n = {read.n}",
             f"{'the model uses it' if used.supported else 'it is not shown that the model uses it'}: without it the "
             f"{self.causal.metric_name} falls by {used.effect:.2f} of {float(self.causal.base.mean()):.2f} {used.unit} "
             f"(95 % {used.low:.2f} to {used.high:.2f}; equal random changes at most {used.null:.2f})",

@@ -1,20 +1,20 @@
 """Where is something represented, and is what is read there what the model uses?
 
 Prompts are told apart by their answer, where a task has two (she, he), else by whether they are clean. Half of the
-examples, drawn by the seed with both labels, chooses the place; the other half says what is there.
+examples, drawn by the seed with both labels, chooses the place; the other half says what is there. Prompts that begin
+alike, where the beginning tells the label, lie on one side of every split: a probe would know them by heart.
 
 1. Sweep: a probe at every site and position, on the first half. The best cell is chosen on one part of what is held out
    and judged on the other; of several that read as well it is the first.
-2. Probe card of that cell on the second half, where prompts that are the same up to the place lie on one side of the
-   split. On prompts that the probe was not fitted on: does the task need the direction, more than an equal change in
-   random directions?
+2. Probe card of that cell on the second half. On prompts that the probe was not fitted on: does the task need the
+   direction, more than an equal change in random directions?
 3. Steer card on those prompts: the direction is added, its effect against its cost on text without the task, beside
    random directions. By answer the effect is the log odds of one answer against the other; by clean it is the task's
    metric on corrupt prompts, which the direction is to turn.
 4. Transfer to other sets: a probe of each is judged on all.
 
-The probe is the mean difference: it reads, it is what is taken away, and it is what is added; a logistic probe reads with
-another vector than the one that steers.
+The probe is the mean difference: it reads, it is what is taken away, and it is what is added; a logistic probe reads
+with another vector than the one that steers.
 """
 
 from collections.abc import Iterable, Mapping
@@ -50,7 +50,7 @@ from digsite.tasks.families import FAMILIES
 from digsite.toys import tinyworld
 from digsite.toys.tinyworld.documents import Author
 
-FEWEST = 32
+FEWEST = 80
 """Examples below which the parts are too small to choose, fit and judge."""
 NEUTRAL = 32
 """Prompts or documents that stand in for text."""
@@ -76,7 +76,7 @@ def where(
     Args:
         model: The model.
         task: Prompts whose right answer tells what is asked for: two answers, or clean and corrupt pairs; one-token
-            answers, at least 32 examples.
+            answers, at least 80 examples.
         name: What is looked for, as a noun ("gender"); what the labels say unless given.
         others: Further sets by name: tasks with the same two answers (or, told apart by clean, any pairs), or prompts
             with labels of the same meaning (another language).
@@ -102,12 +102,11 @@ def where(
     Caveats: The place is the first of those that read best, often where the word itself stands; `as_good` counts the
     others that do. Read, used and steered with is evidence for a direction, not proof that it is the only one.
     """
-    by, texts = _told_apart(task)
+    by, texts, places = _told_apart(task)
     first, second = _halves(texts, task, seed)
     with measure() as cost:
         steps = iter(track(range(5), "looking where"))
         next(steps)  # 1.
-        places = {one: at.repeat(len(texts.labels) // len(task)) for one, at in task_places(task).items()}
         rows = _rows(texts, task, first)
         sweep = probe_sweep(
             model, texts.tokens[rows], texts.labels[rows], sites, at={one: at[rows] for one, at in places.items()},
@@ -118,7 +117,7 @@ def where(
         whole = LabelledPrompts(
             name=task.name, tokens=texts.tokens, labels=texts.labels, groups=texts.groups, at=places[place]
         )
-        prompts = _grouped(whole.take(_rows(texts, task, second)))
+        prompts = whole.take(_rows(texts, task, second))
         card = probe_card(model, replace(prompts, name=name or texts.name), site, fit=FIT, draws=draws, seed=seed)
         fresh = _fresh(task, second, prompts, places[place], seed)
         left = task.take(fresh)
@@ -152,10 +151,11 @@ def where(
 
 # -- labels and parts ------------------------------------------------------------------------------------------------
 class _Pick(NamedTuple):
-    """What tells prompts apart, and the prompts with their labels."""
+    """What tells prompts apart, the prompts with their labels, and places in them by name."""
 
     by: str
     texts: Texts
+    places: dict[str, Int[Tensor, " batch"]]
 
 
 def _told_apart(task: Task) -> _Pick:
@@ -163,12 +163,14 @@ def _told_apart(task: Task) -> _Pick:
         asked = f"The task {task.name} has answers of several tokens, whose rows hold part of the answer"
         raise Unsupported(explain(asked, do="take answers of one token each"))
     if two_answers(task):
-        return _Pick("answer", by_answer(task))
+        places = task_places(task)
+        return _Pick("answer", _grouped(by_answer(task), places), places)
     if task.corrupt is None:
         asked = f"No label can be made for the prompts of {task.name}"
         do = "give a task with two answers, or with a corrupt prompt for each"
         raise BadInput(explain(asked, found="no two answers, and no corrupt prompts", do=do))
-    return _Pick("clean", clean_or_corrupt(task))
+    places = {name: at.repeat(2) for name, at in task_places(task).items()}
+    return _Pick("clean", _grouped(clean_or_corrupt(task), places), places)
 
 
 def _halves(texts: Texts, task: Task, seed: int) -> tuple[Tensor, Tensor]:
@@ -184,14 +186,26 @@ def _rows(texts: Texts, task: Task, examples: Int[Tensor, " example"]) -> Int[Te
     return torch.cat([examples + start for start in range(0, len(texts.labels), len(task))])
 
 
-def _grouped(prompts: LabelledPrompts) -> LabelledPrompts:
-    """2. Prompts that are the same up to where they are read are one group, and so are those that were one before."""
-    same = {ids: number for number, ids in enumerate(dict.fromkeys(prompts.seen()))}
-    read = torch.tensor([same[ids] for ids in prompts.seen()])
-    known = prompts.grouped.unique(return_inverse=True)[1] + len(same)
-    size = int(known.max()) + 1
-    _, found = connected_components(coo_array((torch.ones(len(read)), (read, known)), shape=(size, size)), False)
-    return replace(prompts, groups=torch.from_numpy(found).long()[read])
+def _grouped(texts: Texts, places: Mapping[str, Tensor]) -> Texts:
+    """Texts that begin alike up to a place, and whose label that beginning tells, lie on one side of every split.
+
+    A probe there would know them by heart. So do those that were one group before.
+    """
+    known = texts.groups.unique(return_inverse=True)[1]
+    rows, links, count = [torch.arange(len(known))], [known], int(known.max()) + 1
+    for at in places.values():
+        same: dict[tuple[int, ...], list[int]] = {}
+        for row, ids in enumerate(seen(texts.tokens, at)):
+            same.setdefault(ids, []).append(row)
+        for alike in map(torch.tensor, same.values()):
+            if len(texts.labels[alike].unique()) == 1:
+                rows.append(alike)
+                links.append(torch.full_like(alike, count))
+                count += 1
+    row, link = torch.cat(rows), torch.cat(links)
+    pairs = coo_array((torch.ones(len(row)), (row, link + len(known))), shape=(len(known) + count,) * 2)
+    _, found = connected_components(pairs, directed=False)
+    return texts._replace(groups=torch.from_numpy(found[: len(known)]).long())
 
 
 def _fresh(task: Task, examples: Tensor, prompts: LabelledPrompts, at: Tensor, seed: int) -> Int[Tensor, " example"]:
@@ -269,20 +283,20 @@ def _other_sets(
 
 def _labelled(other: Task, called: str, task: Task, by: str, texts: Texts, at: str) -> LabelledPrompts:
     """Another task's prompts, labelled as the task's are."""
-    where_read = task_places(other, [at])[at]
+    read = task_places(other, [at])[at]
     if by == "clean":
-        _, tokens, labels, groups = clean_or_corrupt(other)
-        return LabelledPrompts(name=called, tokens=tokens, labels=labels, groups=groups, at=where_read.repeat(2))
-    if other.keep > 1 or set(two_answers(other)) != set(two_answers(task)):
-        found = ", ".join(dict.fromkeys(one.strip() for some in other.right.texts[:4] for one in some))
+        found, read = clean_or_corrupt(other), read.repeat(2)
+    elif other.keep > 1 or set(two_answers(other)) != set(two_answers(task)):
+        given = ", ".join(dict.fromkeys(one.strip() for some in other.right.texts[:4] for one in some))
         do = "give LabelledPrompts, whose labels you say yourself"
         asked = f"The answers of {called} are not those of {task.name}, so its labels cannot be made"
-        raise BadInput(explain(asked, found=found, possible=two_answers(task), do=do))
-    _, tokens, labels, groups = by_answer(other)
-    mine = _answers_of(task, texts.labels)
-    if not set(_answers_of(other, labels)) & set(mine):
-        labels = ~labels  # the more frequent answer is another one there
-    return LabelledPrompts(name=called, tokens=tokens, labels=labels, groups=groups, at=where_read)
+        raise BadInput(explain(asked, found=given, possible=two_answers(task), do=do))
+    else:
+        found = by_answer(other)
+        if not set(_answers_of(other, found.labels)) & set(_answers_of(task, texts.labels)):
+            found = found._replace(labels=~found.labels)  # the more frequent answer is another one there
+    _, tokens, labels, groups = _grouped(found, {at: read})
+    return LabelledPrompts(name=called, tokens=tokens, labels=labels, groups=groups, at=read)
 
 
 def _answers_of(task: Task, labels: Tensor) -> list[str]:
