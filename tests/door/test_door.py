@@ -8,7 +8,7 @@ import pytest
 NAMES = [
     "load", "Model", "Tokens", "Run", "Edit", "Plan", "replace", "add", "ablate", "patch", "scale", "cap", "swap",
     "apply", "plan_memory", "Task", "Corpus", "Site", "Result", "load_result", "logit_lens", "activation_patching",
-    "direct_attribution", "ablation", "components", "investigate", "Dictionary", "Store", "harvest",
+    "direct_attribution", "ablation", "components", "investigate", "where", "Dictionary", "Store", "harvest",
 ]  # fmt: skip
 
 

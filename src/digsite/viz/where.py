@@ -7,7 +7,7 @@ from digsite.investigations import WhereInvestigation
 from digsite.viz.page import Report, Section
 from digsite.viz.probe_cards import scarcity_figure
 from digsite.viz.steering import steer_curve
-from digsite.viz.table import Chip, Claim, claims_table, data_table
+from digsite.viz.table import Chip, Claim, claims_table
 
 
 @draws(WhereInvestigation)
@@ -67,7 +67,7 @@ def _card(result: WhereInvestigation) -> Section:
     return Section(
         title="Does the reading stand up on examples that did not choose the place?",
         chips=tuple(failed) or (Chip("stands up to every control", "good"),),
-        body=(result.card.figure(), scarcity_figure(result.card), data_table(result.card.to_frame())),
+        body=(result.card.figure(), scarcity_figure(result.card)),
     )
 
 
