@@ -103,6 +103,7 @@ def where(
     others that do. Read, used and steered with is evidence for a direction, not proof that it is the only one.
     """
     by, texts, places = _told_apart(task)
+    _check(task, by, others or {})
     first, second = _halves(texts, task, seed)
     with measure() as cost:
         steps = iter(track(range(5), "looking where"))
@@ -266,12 +267,26 @@ def _documents(model: Model, task: Task, seed: int) -> Tokens:
 
 
 # -- other sets ------------------------------------------------------------------------------------------------------
+def _check(task: Task, by: str, others: Mapping[str, Task | LabelledPrompts]) -> None:
+    """Refuses, before any work, sets that would be refused after it."""
+    if task.name in others:
+        raise BadInput(explain(f"The name {task.name} is that of the task itself", do="give the set another name"))
+    for called, other in others.items():
+        if isinstance(other, LabelledPrompts):
+            continue
+        if by == "clean":
+            other.require_corrupt()
+        elif other.keep > 1 or set(two_answers(other)) != set(two_answers(task)):
+            given = ", ".join(dict.fromkeys(one.strip() for some in other.right.texts[:4] for one in some))
+            do = "give LabelledPrompts, whose labels you say yourself"
+            asked = f"The answers of {called} are not those of {task.name}, so its labels cannot be made"
+            raise BadInput(explain(asked, found=given, possible=two_answers(task), do=do))
+
+
 def _other_sets(
     task: Task, by: str, texts: Texts, place: str, others: Mapping[str, Task | LabelledPrompts]
 ) -> list[LabelledPrompts]:
     """4. The other sets, with labels of the same meaning, read at the same place; a number is counted from the end."""
-    if task.name in others:
-        raise BadInput(explain(f"The name {task.name} is that of the task itself", do="give the set another name"))
     at = str(int(place) - task.clean.lengths[0]) if place.isdigit() else place
     return [
         replace(other, name=called)
@@ -286,11 +301,6 @@ def _labelled(other: Task, called: str, task: Task, by: str, texts: Texts, at: s
     read = task_places(other, [at])[at]
     if by == "clean":
         found, read = clean_or_corrupt(other), read.repeat(2)
-    elif other.keep > 1 or set(two_answers(other)) != set(two_answers(task)):
-        given = ", ".join(dict.fromkeys(one.strip() for some in other.right.texts[:4] for one in some))
-        do = "give LabelledPrompts, whose labels you say yourself"
-        asked = f"The answers of {called} are not those of {task.name}, so its labels cannot be made"
-        raise BadInput(explain(asked, found=given, possible=two_answers(task), do=do))
     else:
         found = by_answer(other)
         if not set(_answers_of(other, found.labels)) & set(_answers_of(task, texts.labels)):
