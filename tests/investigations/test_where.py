@@ -8,6 +8,7 @@ import torch
 
 import digsite
 from architectures import tiny
+from digsite.investigations import WhereInvestigation
 from digsite.investigations.controls import others_answers
 from digsite.investigations.where import _grouped, where
 from digsite.models import untrained
@@ -90,7 +91,7 @@ def test_gender_is_found_under_other_draws(model, seed):
 
 def test_it_comes_back_from_disk_as_it_was(gender, tmp_path):
     again = digsite.load_result(gender.save(tmp_path / "result") or tmp_path / "result")
-    assert again.verdict == gender.verdict and again.place == gender.place
+    assert again.verdict == gender.verdict and isinstance(again, WhereInvestigation) and again.place == gender.place
     assert gender.to_frame().height == 6
     assert json.loads(json.dumps(gender.summary()))["holds"] is True
 
