@@ -32,6 +32,7 @@ def document(place):
     return json.loads(shown.out)
 
 
+@pytest.mark.slow
 def test_the_answer_comes_first_then_the_claims_then_the_report(told, place):
     assert told.code == 0, told.err
     order = [told.out.index(part) for part in ("gender is read", "effect [95 %]", "cost:", "report:", "open it:")]
@@ -39,6 +40,7 @@ def test_the_answer_comes_first_then_the_claims_then_the_report(told, place):
     assert (place / "investigations" / "where_gendered-pronoun_tinyworld" / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_it_says_beforehand_what_it_will_need(told):
     needed = re.search(r"needs up to ([\d,]+) rows", told.err)
     spent = re.search(r"cost: ([\d,]+) rows", told.out)

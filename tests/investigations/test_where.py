@@ -8,10 +8,12 @@ import torch
 
 import digsite
 from architectures import tiny
+from digsite.directions.texts import by_answer
 from digsite.investigations import WhereInvestigation
 from digsite.investigations.controls import others_answers
-from digsite.investigations.where import _grouped, where
+from digsite.investigations.where import _grouped, _without_the_task, where
 from digsite.models import untrained
+from digsite.models.load import wrap
 from paired import paired_task
 
 
@@ -49,8 +51,6 @@ def test_the_place_is_judged_on_examples_that_did_not_choose_it(gender):
 
 
 def test_prompts_that_begin_alike_and_tell_the_label_are_one_group(model):
-    from digsite.directions.texts import by_answer
-
     task = digsite.tasks.gendered_pronoun(model, n=80)
     names = task.row_spans("name")[:, 1] - 1
     grouped = _grouped(by_answer(task), {"name": names})
@@ -119,9 +119,6 @@ def test_bad_input_is_refused_with_what_to_do(model):
 
 
 def test_a_model_that_tokenises_no_family_needs_text():
-    from digsite.investigations.where import _without_the_task
-    from digsite.models.load import wrap
-
     bare = wrap(tiny("llama"), None, name="random", revision=None, attention="eager")
     with pytest.raises(ValueError, match="none was given"):
         _without_the_task(bare, paired_task(n=8), 0)

@@ -140,7 +140,8 @@ def _tell(found: "SteerCard", model: str, saving: Saving, keep: Path | None) -> 
         if not row["finite"]:
             table.add_row(f"{row['coefficient']:g}", "not finite")
             continue
-        random = f"{row['random_least']:z.2f} to {row['random_most']:z.2f}"
+        least, most = row["random_least"], row["random_most"]
+        random = "not finite" if least is None else f"{least:z.2f} to {most:z.2f}"
         numbers = (estimate(row["effect"], row["low"], row["high"]), random, f"{row['kl']:z.3f}")
         chosen = "chosen" if row["chosen"] else ""
         table.add_row(f"{row['coefficient']:g}", *numbers, f"{row['loss_added']:+z.3f}", chosen)

@@ -180,7 +180,7 @@ class WhereInvestigation(Result):
     def _steered(self) -> Claim:
         """3. What adding it does, where it was chosen and the direction steers the way that it reads."""
         row = self._steering()
-        most = max(abs(row["random_least"]), abs(row["random_most"]))
+        most = float(self.steer.random_reach[self.steer.coefficients.tolist().index(row["coefficient"])])
         numbers = row["effect"], row["low"], row["high"], most, self.steer.reported.shape[1]
         beats = row["chosen"] and row["coefficient"] > 0 and row["low"] > most and row["kl"] <= self.steer.most_kl
         called = f"adding {row['coefficient']:g} {self.steer.unit} of it steers"

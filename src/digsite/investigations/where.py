@@ -100,7 +100,8 @@ def where(
     `steer_card` and `transfer_matrix`.
 
     Caveats: The place is the first of those that read best, often where the word itself stands; `as_good` counts the
-    others that do. Read, used and steered with is evidence for a direction, not proof that it is the only one.
+    others that do. It is read at one position, but added at every token, as one would steer with it. Read, used and
+    steered with is evidence for a direction, not proof that it is the only one.
     """
     by, texts, places = _told_apart(task)
     _check(task, by, others or {})

@@ -93,6 +93,7 @@ def _steer(result: WhereInvestigation) -> Section:
         body=(
             result.steer.figure(),
             steer_curve(result.steer, "effect"),
+            "The direction is read at one position; it is added at every token, as one would steer with it. "
             f"The cost is measured on {result.neutral}.",
         ),
     )

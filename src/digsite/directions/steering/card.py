@@ -128,6 +128,11 @@ class SteerCard(Result):
         return self.random_effect[:, :, ~self.choosing].mean(2)
 
     @property
+    def random_reach(self) -> Float[Tensor, " coefficient"]:
+        """The most that a random direction moves the target, either way; infinite where one makes a logit NaN."""
+        return self.random_reported.abs().amax(0).nan_to_num(torch.inf)
+
+    @property
     def monotone(self) -> float:
         """Spearman's correlation of coefficient and mean effect: 1 where more is always more."""
         ok = self.finite
@@ -181,7 +186,7 @@ class SteerCard(Result):
             row = self.to_frame().row(self.chosen, named=True)
             if row["low"] <= 0:
                 failed.append("the effect is not told from zero")
-            if row["low"] <= max(abs(row["random_least"] or 0.0), abs(row["random_most"] or 0.0)):
+            if row["low"] <= self.random_reach[self.chosen]:
                 failed.append("a random direction does as much")
             if row["kl"] > self.most_kl:
                 failed.append(f"its KL is above the {self.most_kl:g} allowed on the prompts that report")
@@ -199,14 +204,14 @@ class SteerCard(Result):
                 f"{self.steered}: no coefficient raises {self.target} within a KL of {self.most_kl:g} nats a token on "
                 f"neutral prompts (the least is {least:.2g}){ending}"
             )
-        row = self.to_frame().row(self.chosen, named=True)
+        row, random = self.to_frame().row(self.chosen, named=True), self.random_reported[:, self.chosen]
         return (
             f"{self.steered} at {row['coefficient']:g} {self.unit} moves {self.target} by {row['effect']:+.2f} "
             f"{self.effect_unit} (95 % {row['low']:+.2f} to {row['high']:+.2f}; random directions "
-            f"{row['random_least']:+.2f} to {row['random_most']:+.2f}) and {row['wrong_way']:.0%} of the prompts "
-            f"the wrong way, at a KL of {row['kl']:.3f} nats a token on neutral prompts (random {row['random_kl']:.3f})"
-            f" and {row['loss_added']:+.3f} nats of loss on text; the coefficient was chosen on other prompts, "
-            f"n = {self.reported.shape[1]}{ending}"
+            f"{random.min():+.2f} to {random.max():+.2f}) and {row['wrong_way']:.0%} of the prompts "
+            f"the wrong way, at a KL of {row['kl']:.3f} nats a token on neutral prompts (random "
+            f"{self.random_kl[:, self.chosen].mean():.3f}) and {row['loss_added']:+.3f} nats of loss on text; the "
+            f"coefficient was chosen on other prompts, n = {self.reported.shape[1]}{ending}"
         )
 
 
