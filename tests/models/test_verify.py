@@ -100,6 +100,16 @@ def test_a_site_whose_edits_do_nothing_is_found():
     assert failed[0].note == "editing layers.0.attn.z does not change a logit"
 
 
+def test_a_part_that_is_dead_in_these_weights_is_no_fault_of_the_architecture():
+    hf = tiny("llama")
+    with torch.no_grad():
+        hf.model.layers[0].self_attn.k_proj.weight.zero_()
+    failed = digsite.load(hf, verify=False).verify().failed
+    assert "editing layers.0.attn.q does not change a logit" in [contract.note for contract in failed]
+    digsite.load(hf)
+    assert not hf.model.layers[0].self_attn.k_proj.weight.any()
+
+
 def test_a_site_whose_edits_reach_back_is_found():
     model = wrapped("llama")
     key = (0, "mlp.out")

@@ -272,7 +272,7 @@ def heads(layer: Layer) -> Iterator[Contract]:
     parts, anatomy = layer.block.parts, layer.model.anatomy
     result, biases = layer["attn.result"], layer.model.weights.b_O
     made = result.float().sum(2)
-    size = largest(result.float().abs().sum(2)) / largest(made)
+    size = (largest(result.float().abs().sum(2)) / largest(made)).nan_to_num(1.0)  # heads may write nothing
     made = made + biases[layer.index].float() if layer.index in biases else made
     if parts["attn_out"] is not parts["o"]:
         made = parts["attn_out"].forward(made.to(result.dtype)).float()

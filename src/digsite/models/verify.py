@@ -12,7 +12,7 @@
 
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,8 +96,13 @@ def _share(contract: Contract) -> float:
     return contract.difference / contract.tolerance if contract.tolerance else math.inf
 
 
-def check_once(model: Any) -> None:
+def check_once(model: Any, alive: Callable[[], Any]) -> None:
     """Verifies a model unless one like it passed before with the same versions of everything.
+
+    Args:
+        model: A `Model`.
+        alive: Makes a model like it with other weights, none of them zero. Contracts are those of the architecture:
+            where nothing can be seen because a part is dead in these weights, they are measured there.
 
     Raises:
         ContractBroken: A contract does not hold; says which, where, by how much, and what that means.
@@ -108,6 +113,8 @@ def check_once(model: Any) -> None:
         model.snapshots = _in_every_layer(model, snapshots)
         return
     found = verify(model)
+    if found.failed and all(contract.name == "causal" and contract.difference == math.inf for contract in found.failed):
+        found = verify(alive())
     if not found.passed:
         raise ContractBroken(_explained(model, found))
     verdicts.remember(key, found.snapshots)
