@@ -13,7 +13,7 @@ from paired import paired_task
 from slowly import slow_but
 
 NAMES = [*CONFIGS, *OTHERS]
-FEW = ("gpt2", "llama", "gemma2", "olmo2", "gpt_neox", "bloom", "mistral_sliding", "falcon", "mixtral")
+FEW = ("gpt2", "gemma2", "olmo2", "gpt_neox", "bloom", "mixtral")
 
 
 def near(a, b):

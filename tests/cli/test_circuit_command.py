@@ -114,6 +114,7 @@ def test_a_circuit_keeps_its_places_and_is_judged_every_way(tmp_path):
     assert len(told["ways"]) == 5 and len(told["without"]) == made["size"]
 
 
+@pytest.mark.slow
 def test_roles_are_saved_with_a_circuit_and_compared(found):
     folder, _ = found
     told = run("circuit", "compare", str(folder), str(folder), "--by", "role")

@@ -73,6 +73,7 @@ def test_ctrl_c_exits_130_with_one_line(monkeypatch):
     assert run("task", "list", "--json") == (130, "", "Interrupted.\n")
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_is_no_error():
     start = "from digsite.cli.main import main; main(['toys', 'list', '--json'] )"
     process = subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -43,6 +43,7 @@ def test_tokens_bound_the_text(words, tmp_path):
     assert Store(tmp_path / "store").rows == 64
 
 
+@pytest.mark.slow
 def test_what_cannot_be_done_is_said_before_any_work(words, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10}))
     full = run(*words, "--site", "final.norm")

@@ -137,6 +137,7 @@ def test_text_is_plain_and_fits_80_columns(notes, tmp_path, monkeypatch):
     assert out.code == 0 and Path("for-saelens/cfg.json").is_file()
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_learned_and_the_same_command_goes_on(notes, tmp_path, monkeypatch):
     from digsite.cli.dashboard import Dashboard
     from digsite.dictionaries import load
@@ -243,6 +244,7 @@ def test_compare_puts_dictionaries_of_one_site_side_by_side(trained, notes, tmp_
     assert fits(text.out) and "on the frontier of L0 and FVU" in " ".join(text.out.split())
 
 
+@pytest.mark.slow
 def test_dictionaries_of_different_sites_are_kept_apart(trained, notes, tmp_path):
     assert train(notes, tmp_path / "early", "--site", "layers.0.resid_post", rows=256).code == 0
     words = ["sae", "compare", str(trained[0]), str(tmp_path / "early"), "--model", MODEL, "--corpus", str(notes)]

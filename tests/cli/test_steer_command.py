@@ -35,6 +35,7 @@ def test_a_card_of_a_task_and_what_is_written_with_its_direction(text, tmp_path)
     assert "steered  One day" in run("steer", "generate", *ask).out
 
 
+@pytest.mark.slow
 def test_a_card_of_two_files_of_prompts(text, tmp_path):
     frames = (
         "One day, {} went to the park.",

@@ -171,6 +171,7 @@ def test_two_models_side_by_side(model, text):
     assert evaluate({"base": model, "tuned": other}, random, text, rows=8).fvu()[0] > 0
 
 
+@pytest.mark.slow
 def test_latents_of_one_token_are_counted_apart(model, text):
     """Latent 0 fires on one token, latent 1 everywhere, latent 2 never."""
     ids = text.ids.clone()
@@ -240,6 +241,7 @@ def test_a_dictionary_of_other_weights_or_of_this_text_is_said_so(model, text):
     assert "trained on" not in evaluate(model, new, text, rows=8, baselines=False).verdict
 
 
+@pytest.mark.slow
 def test_a_trained_dictionary_is_judged_beside_its_twin():
     """Training leaves the record that judging looks at; the twin is trained in the same way on shuffled weights."""
     model = digsite.load("digsite/tinyworld")

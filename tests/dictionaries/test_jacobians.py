@@ -37,6 +37,7 @@ def product(model):
     return (model.weights.W_in[0] @ model.weights.W_out[0]).T
 
 
+@pytest.mark.slow
 def test_a_skip_that_is_the_product_of_the_weights_has_cosine_1():
     model = linear_model()
     new: Any = transcoder(READ, WRITE, 4, TopK(k=1), skip=True)
@@ -49,6 +50,7 @@ def test_a_skip_that_is_the_product_of_the_weights_has_cosine_1():
     assert "no more faithful than the Jacobian of another token" in jacobian_faithfulness(model, new, text()).verdict
 
 
+@pytest.mark.slow
 def test_the_dense_map_finds_a_linear_part():
     model = linear_model()
     new = initialise(transcoder(READ, WRITE, 64, TopK(k=4)), seed=0)

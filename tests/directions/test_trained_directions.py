@@ -182,6 +182,7 @@ def test_the_effect_is_what_adding_the_direction_does(gender, trained):
     torch.testing.assert_close(measured, trained.effects[0, trained.chosen], atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_vector_and_the_cost_is_known_beforehand(model):
     task = worded(model, " Mary", " John", 12)
     for objective in (ReftR1(epochs=1, batch=3), RePS(epochs=1, batch=3)):

@@ -87,6 +87,7 @@ def test_switching_one_ability_off_leaves_the_other():
         assert mine.name == tasks[which].name and found.harmed == ()
 
 
+@pytest.mark.slow
 def test_the_edges_of_an_ability_are_surgical_and_all_edges_are_not():
     made, heads = two_abilities(), heads_that_fetch()
     writer = heads[0].replace("attn.z", "attn.result")

@@ -14,8 +14,8 @@ def answer():
     import digsite
 
     model = digsite.load("digsite/tinyworld", verify=False)
-    task = digsite.tasks.ioi(model, n=40)
-    return digsite.investigate(model, task, random_sets=40, random_examples=20)
+    task = digsite.tasks.ioi(model, n=32)
+    return digsite.investigate(model, task, random_sets=20, random_examples=10)
 
 
 def test_it_does_the_task_and_the_set_beats_chance(answer):
@@ -89,6 +89,7 @@ def test_the_same_seed_gives_the_same_answer(answer):
     torch.testing.assert_close(again.ablation.random_keep, answer.ablation.random_keep)
 
 
+@pytest.mark.slow
 def test_a_model_that_knows_nothing_gets_no_set():
     from digsite.investigations import investigate
     from digsite.models.load import wrap

@@ -58,6 +58,7 @@ def test_random_signs_estimate_it_without_bias():
     assert errors[0] == pytest.approx((63 / 64) ** 0.5, rel=0.2) and errors[1] == pytest.approx(errors[0] / 8, rel=0.2)
 
 
+@pytest.mark.slow
 def test_two_fits_merge_into_the_fit_on_both(world, halves):
     rows = [text for tokens in halves[0].batches(1) for text in [tokens]][:5]
     fits = [fit_jacobian(world, _some(halves[0], part), prompts=9, skip=2) for part in (rows[:2], rows[2:], rows)]

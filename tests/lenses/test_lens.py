@@ -12,7 +12,7 @@ from digsite.models.load import wrap
 from digsite.models.tokens import grid
 from slowly import slow_but
 
-FEW = ("gpt2", "llama", "gemma2", "cohere", "granite", "opt_projected", "falcon_h1", "mamba")
+FEW = ("gpt2", "gemma2", "cohere", "opt_projected", "mamba")
 
 
 def wrapped(name):

@@ -39,6 +39,7 @@ def test_the_number_it_is_judged_by_is_the_divergence_in_nats(world, halves, tun
     assert not real.all() and float(tuned.fit.held[2, 0]) == pytest.approx(float(each[real].mean()), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_lens_without_a_bias(world, halves):
     lens = fit_tuned(world, *halves, steps=12, batch=16, bias=False, judged_rows=4)
     assert all(one.bias is None for one in lens.maps.values())

@@ -14,7 +14,7 @@ from slowly import slow_but
 EVERY = [*CONFIGS, *OTHERS, *UNKNOWN]
 HALF = [name for name in EVERY if name != "mamba"]  # transformers' own mamba does not run in bfloat16 on a CPU
 EPS = 1e-5
-FEW = ("gpt2", "llama", "gemma2", "olmo2", "gpt_neox", "bloom", "mistral_sliding", "falcon", "mixtral", "deepseek_v3")
+FEW = ("gpt2", "gemma2", "olmo2", "gpt_neox", "mistral_sliding", "falcon", "deepseek_v3")
 
 
 def wrapped(hf, attention="eager"):

@@ -31,7 +31,7 @@ def one_by_one(model, task, result, at, direction):
     return torch.stack(found)
 
 
-@pytest.mark.parametrize("name", slow_but(["llama", "gpt2", "gemma2"], ARCHITECTURES))
+@pytest.mark.parametrize("name", slow_but(["llama", "gpt2"], ARCHITECTURES))
 @pytest.mark.parametrize("at", [None, "each"])
 def test_a_sweep_equals_one_forward_a_patch(name, at):
     model, task = model_of(name), paired_task()
@@ -50,7 +50,7 @@ def test_inside_attention(site):
     torch.testing.assert_close(result.patched, one_by_one(model, task, result, "each", "denoise"), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt_neox", "olmo2"])
+@pytest.mark.parametrize("name", slow_but(["olmo2"], ["llama", "gpt_neox", "olmo2"]))
 def test_every_site_of_the_last_layer_also_where_nothing_leads_to_the_answer(name):
     model, task = model_of(name), paired_task()
     wanted = [site for site in model.sites if site.layer == model.n_layers - 1 and site.name != "attn.scores"]
@@ -105,6 +105,7 @@ def test_left_padded_rows_of_unequal_length():
         activation_patching(model, task, "layers.0.resid_pre", at="each")
 
 
+@pytest.mark.slow
 def test_the_null_is_a_change_of_the_same_size_in_a_random_direction():
     model, task = model_of("llama"), paired_task()
     one, two = (activation_patching(model, task, SITES, seed=seed) for seed in (0, 1))

@@ -11,6 +11,9 @@ from digsite.models.load import wrap
 from digsite.patching import chain_patching, copy_test
 from digsite.patching.places import span_positions
 from digsite.tasks import Chain, chain_task
+from slowly import slow_but
+
+PADDED = [(name, one) for name in ("llama", "gpt2", "gemma2", "olmo2", "mistral_sliding") for one in ((1, 1), (3, 2))]
 
 
 @pytest.mark.parametrize(("name", "copied", "computed"), [("copies", 1, 0), ("computes", 0, 1), ("hides", 0, 1)])
@@ -71,8 +74,7 @@ def model_of(name):
     return wrap(tiny(name), None, name=name, revision=None, attention="eager")
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "olmo2", "mistral_sliding"])
-@pytest.mark.parametrize("answers", [(1, 1), (3, 2)])
+@pytest.mark.parametrize(("name", "answers"), slow_but([("llama", (1, 1)), ("mistral_sliding", (3, 2))], PADDED))
 def test_padded_batches_are_what_each_text_gives_by_itself(name, answers):
     model = model_of(name)
     clean, corrupt = (

@@ -121,6 +121,7 @@ def test_what_gradients_miss_in_an_or_paths_and_masks_find():
     assert all(rows[name]["auroc"] == 1 for name in names[3:])
 
 
+@pytest.mark.slow
 def test_a_trained_network_hides_nothing_from_nodes_and_paths():
     names = ["NAP", "AtP + QK fix", "AtP + GradDrop", "AtP*", "path patching (direct)", "path patching (MLPs)"]
     board = scoreboard(["aligned-either"], names)

@@ -50,6 +50,7 @@ def test_each_row_of_an_epoch_is_served_exactly_once(rows, batch, more, epochs, 
     assert all(len(some) == batch or sum(map(len, seen[: i + 1])) % rows == 0 for i, some in enumerate(seen))
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(rows=st.integers(5, 90), batch=st.integers(1, 9), more=st.integers(0, 40), stop=st.integers(0, 60))
 def test_resuming_at_any_step_gives_what_would_have_followed(rows, batch, more, stop):

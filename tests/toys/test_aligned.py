@@ -18,6 +18,7 @@ from digsite.toys.aligned.program import TOKENS, UNDEFINED, written
 from digsite.toys.aligned.routes import alone, write
 from digsite.toys.aligned.siit import changed, loss, network, nodes, recipe, watched
 from digsite.toys.training import Trained, train
+from slowly import slow_but
 
 PAGE = Path(__file__).parents[2] / "docs" / "toys" / "aligned.md"
 RNG = np.random.default_rng
@@ -153,13 +154,14 @@ def test_the_same_seed_gives_the_same_weights_and_a_loss_that_depends_on_its_ste
     assert loss(first, 5, program=program, seed=0) != loss(first, 6, program=program, seed=0)
 
 
+@pytest.mark.slow
 def test_a_network_that_was_not_trained_is_refused(tmp_path):
     with pytest.raises(ContractBroken, match="held-out rows answered: 0"):
         toy("aligned-greater").make(tmp_path / "toy", steps=2)
 
 
 # -- what comes with digsite ---------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", slow_but(["aligned-either"], PROGRAMS))
 def test_what_comes_with_digsite_is_what_its_card_says(name):
     made = aligned(name)
     found = examine(Trained(made.model.hf, [1.0, 0.5]), seed=7, program=made.program)
@@ -170,6 +172,7 @@ def test_what_comes_with_digsite_is_what_its_card_says(name):
     assert (SHIPPED / name / "model.safetensors").stat().st_size < 400_000
 
 
+@pytest.mark.slow
 def test_a_head_that_is_silenced_is_found_out():
     made = aligned("aligned-brackets")
     with torch.no_grad():

@@ -70,6 +70,7 @@ def test_the_same_seed_gives_the_same_weights(tmp_path):
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_a_short_training_brings_it_nearer_to_the_ideal_observer(tmp_path):
     short, none = (examine(train(recipe(0, steps), tmp_path / str(steps)), seed=0) for steps in (150, 1))
     value, before = (dict(zip(found.claims, found.values.tolist(), strict=True)) for found in (short, none))

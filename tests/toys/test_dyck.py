@@ -105,6 +105,7 @@ def test_the_same_seed_gives_the_same_weights(tmp_path):
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_a_network_that_was_not_trained_is_refused(tmp_path):
     with pytest.raises(ContractBroken, match="held-out words judged rightly: 0"):
         TOY.make(tmp_path / "toy", steps=2)

@@ -121,11 +121,13 @@ def test_the_loss_is_zero_for_the_random_players_own_choice():
     assert loss(untrained(), 5, seed=0).item() > 1.0
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights(tmp_path):
     first, again = (train(recipe(0, 3), tmp_path / name).network.state_dict() for name in ("first", "again"))
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_a_network_that_was_not_trained_is_refused(tmp_path):
     with pytest.raises(ContractBroken, match="most likely move is legal: 0") as refused:
         TOY.make(tmp_path / "toy", steps=2)

@@ -34,12 +34,14 @@ def test_its_tokenizer_is_the_worlds():
     assert shipped(text).input_ids == tokenizer()(text).input_ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [family.name for family in FAMILIES if family.target is not None])
 def test_it_knows_what_it_never_saw(name, scores):
     score = scores[name]
     assert score.reached, score
 
 
+@pytest.mark.slow
 def test_its_card_tells_the_truth(scores):
     rows = re.findall(r"\| ([^|]+) \| \w+ \| ([\d.]+) \| (\d+) \|", (FOLDER / "README.md").read_text())
     told = {name: float(value) for name, value, _ in rows}

@@ -86,6 +86,7 @@ def test_another_seed_gives_other_weights_and_the_same_seed_the_same(tmp_path):
     assert not torch.equal(one[name], other[name])
 
 
+@pytest.mark.slow
 def test_the_loss_falls(tmp_path):
     rows = Author().step(0, 10_000, 1500, notes=0.1)
     recipe = module.recipe(replace(SHORT, tokens=600, warm_up=10).shortened(25))

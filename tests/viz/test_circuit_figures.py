@@ -17,6 +17,7 @@ from digsite.graphs import edge_space
 from digsite.graphs.circuit import circuit
 from digsite.viz import Wire, wiring
 from digsite.viz.theme import LIGHT
+from slowly import slow_but
 
 
 def space_of(name):
@@ -145,7 +146,9 @@ def test_scores_without_places_have_heads_across():
     assert "head 0" in texts(figure) and not [text for text in figure.canvas.marks.values() if " at all" in text]
 
 
-@pytest.mark.parametrize(("layers", "heads"), [(1, 1), (4, 8), (12, 12), (32, 32), (6, 64), (80, 8)], ids=str)
+@pytest.mark.parametrize(
+    ("layers", "heads"), slow_but([(1, 1), (12, 12)], [(1, 1), (4, 8), (12, 12), (32, 32), (6, 64), (80, 8)]), ids=str
+)
 def test_no_label_lies_on_another_at_any_size(layers, heads):
     wires = [
         Wire(

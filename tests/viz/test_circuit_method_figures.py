@@ -55,7 +55,7 @@ def node_scores(layers, heads, shared, *, signed=True):
     )
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (4, 8, 2), (12, 12, 12), (32, 32, 8)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (12, 12, 12), pytest.param((32, 32, 8), marks=pytest.mark.slow)], ids=str)
 def test_nodes_stand_in_a_row_for_each_layer_with_the_typical_node_in_grey(shape):
     result = node_scores(*shape)
     figure = result.figure()
@@ -172,6 +172,7 @@ def test_a_few_senders_are_bars_with_their_intervals_and_the_null():
     assert any(text.startswith("95 % of equal changes in random directions") for text in hovers(figure))
 
 
+@pytest.mark.slow
 def test_many_heads_are_a_map_and_many_senders_with_an_embedding_the_strongest_bars():
     heads = [f"layers.{layer}.attn.result[{head}]" for layer in range(3) for head in range(6)]
     figure = paths(heads, direction="denoise", receivers=("layers.3.attn.q_in[0]", "layers.3.attn.q_in[1]")).figure()

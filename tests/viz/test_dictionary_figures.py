@@ -49,6 +49,7 @@ def sound(figure):
     return not collisions(figure) and not outside(figure)
 
 
+@pytest.mark.slow
 def test_an_evaluation_shows_everything_judged_and_names_what_is_too_far_off():
     result = evaluations()["k=8"]
     figure = result.figure()

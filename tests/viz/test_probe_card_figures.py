@@ -63,6 +63,7 @@ def test_the_transfer_matrix_is_centred_on_chance(model, female):
     assert sound(figure) and figure.data["value"].min() < -0.9 and figure.data["value"].max() > 0.9
 
 
+@pytest.mark.slow
 def test_a_monitor_shows_its_check_or_its_readings(model, card):
     prompts = model.tokens(["When Mary and John went to the park,", "One day,", "The", "Where is"])
     found = monitor(model, card.direction, prompts, new=20, sample=Sampling(temperature=3.0), times=16, draws=20)

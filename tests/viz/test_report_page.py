@@ -156,6 +156,7 @@ def test_a_report_is_written_whole(tmp_path):
     assert path.read_text() == PAGE and [found.name for found in path.parent.iterdir()] == ["report.html"]
 
 
+@pytest.mark.slow
 def test_a_notebook_frames_the_page():
     html = report()._repr_html_()
     assert html.startswith('<iframe srcdoc="&lt;!doctype html&gt;') and "&amp;lt;who&amp;gt;" in html

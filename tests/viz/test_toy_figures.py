@@ -77,6 +77,7 @@ def test_dimension_against_sparsity():
     assert figure.data.filter(line="learned directions")["value"].to_list() == pytest.approx(grid[1].tolist())
 
 
+@pytest.mark.slow
 def test_findings_are_read_back_in_a_process_that_trains_nothing(tmp_path):
     import subprocess
     import sys

@@ -21,7 +21,7 @@ def trained(*ks):
     return train(Held({"x": torch.randn(2000, 8)}), wanted, QUICK, batch=50)
 
 
-@pytest.mark.parametrize("ks", [(2,), (1, 2, 4)])
+@pytest.mark.parametrize("ks", [(2,), pytest.param((1, 2, 4), marks=pytest.mark.slow)])
 def test_every_dictionary_is_in_every_panel(ks):
     result = trained(*ks)
     figure = result.figure()
