@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 PAGES = [
     page.relative_to(ROOT).as_posix()
-    for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))
+    for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("docs/coming-from/*.md")))
     if "```python" in page.read_text(encoding="utf-8")
 ]
 
