@@ -129,7 +129,9 @@ def eap_ig(
 
     Source:
         Hanna, Pezzelle & Belinkov 2024 (arXiv:2403.17806) and the EAP-IG package: the same points. For "inputs" the sum
-        of the scores of all edges out of the embedding tends to clean − corrupt as steps grow.
+        of the scores of all edges out of the embedding tends to clean − corrupt as steps grow. For "activations" the
+        package leaves out the gradients of layer 0's queries, keys and values where the embedding moves; here they
+        count.
     """
     if path not in PATHS or steps < 1:
         raise BadInput(explain(f"path={path!r} with {steps} steps cannot be taken", possible=PATHS, near=path))
