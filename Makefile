@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+CODE := src tests benchmarks docs/conf.py docs/_ext
 
 .PHONY: demo test test-slow check fix bench docs clean
 
@@ -33,14 +34,14 @@ test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow
 
 check: $(STAMP)
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
 fix: $(STAMP)
-	$(BIN)/ruff check --fix src tests benchmarks
-	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
 
 # Ours only; benchmarks/README.md says how to install the peers.
 bench: $(STAMP)
@@ -48,9 +49,14 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.speed memory --no-peers
 	$(BIN)/python -m benchmarks.speed patching --no-peers
 
-# The documentation is the Markdown in docs/; its code blocks and tables are checked against the code.
-docs: $(STAMP)
-	$(BIN)/python -m pytest tests/docs
+# The documentation as a site; its code blocks, tables and links are checked by `make test`.
+docs: $(STAMP).docs
+	$(BIN)/python -m sphinx -q -W --keep-going -j auto -c docs . docs/_site
+	@echo "the documentation: $(abspath docs/_site/index.html)"
+
+$(STAMP).docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet -e ".[docs]"
+	touch $@
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'digsite needs Python 3.11 or newer: make PYTHON=python3.11 ...')"
@@ -60,4 +66,4 @@ $(STAMP): pyproject.toml
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo docs/_site docs/reference

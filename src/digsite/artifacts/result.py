@@ -28,7 +28,7 @@ _RESERVED = {"schema", "files"}
 class Result(ABC):
     """What a method found: its numbers, where they come from and what they cost.
 
-    A method's result is a frozen dataclass below this one:
+    A method's result is a frozen dataclass below this one::
 
         @dataclass(frozen=True, kw_only=True)
         class LensResult(Result):

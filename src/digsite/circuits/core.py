@@ -6,6 +6,7 @@ For every prompt these circuits are cut out and run on that prompt alone, togeth
 3. the core and the prompt's remainder,
 4. the core and the remainder of another prompt: the null of what is the prompt's own,
 5. random circuits as large as 3, grown from the logits so that nothing dangles from above: the null of all.
+
 f of each is its mean metric on the way from no edge (0) to all (1).
 
 Cost: 5 + r circuits for each prompt and 3 runs as it is, so prompts · (8 + r) rows, r random circuits.

@@ -7,6 +7,7 @@ For every model, smallest first:
    are tried again, until they are neighbours or the rounds are used up. Size counts edges that do not dangle.
 3. Interval: the judging examples are drawn again, and the smallest size that is enough is looked for among those tried.
 4. Null: random circuits of the same sizes.
+
 Then, over the models:
 5. log(size) = a + b log(parameters) by least squares. b = 0: circuits do not grow; 1: they grow as the model does.
 6. Interval of b: from the scatter of the models about the line (t distribution, models − 2 degrees of freedom) together

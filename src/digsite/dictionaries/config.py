@@ -1,14 +1,16 @@
 """What a dictionary is, as plain values: the json of its file.
 
-family              reads          writes         decoder
-SAE                 s              s              Free
-transcoder          a              b              Free (+ skip)
-crosscoder          s1 … sn        s1 … sn        Free (the first `shared` latents with one decoder for all)
-cross-layer (CLT)   one block a layer, reading it and writing to its own and all later ones: Free, PerSource,
-                    PerTarget or LowRank
-MOLT                a              b              Transforms
-tokenized SAE       s              s              Free, and `tokens`: one more vector for each token of the vocabulary
-Jacobian pair       two blocks: a → a and b → b
+What each family reads and writes::
+
+    family              reads          writes         decoder
+    SAE                 s              s              Free
+    transcoder          a              b              Free (+ skip)
+    crosscoder          s1 … sn        s1 … sn        Free (the first `shared` latents with one decoder for all)
+    cross-layer (CLT)   one block a layer, reading it and writing to its own and all later ones: Free, PerSource,
+                        PerTarget or LowRank
+    MOLT                a              b              Transforms
+    tokenized SAE       s              s              Free, and `tokens`: one more vector for each token
+    Jacobian pair       two blocks: a → a and b → b
 """
 
 from collections.abc import Mapping

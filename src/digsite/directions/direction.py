@@ -6,14 +6,12 @@ are this. With v the vector and v̂ = v / |v|:
 - Reading: score(x) = x·r + bias, where the reader r is v unless another vector reads than writes (a latent's encoder,
   the whitened difference of a mass-mean probe).
 - Writing: an edit moves x along v̂ and nowhere else. Its coefficient has a unit, and `amount` is the one place that
-  turns it into a length along v̂:
+  turns it into a length along v̂. One unit is::
 
-  | unit | one unit is |
-  |---|---|
-  | raw | the vector as it is, |v| |
-  | norm | the mean length of an activation at the site |
-  | sd | one standard deviation of x·v̂ |
-  | max | the largest x·v̂ that was seen |
+      raw     the vector as it is, |v|
+      norm    the mean length of an activation at the site
+      sd      one standard deviation of x·v̂
+      max     the largest x·v̂ that was seen
 
   All but raw need a `Scale`: what was measured on some text, without the BOS, whose activations are of another size.
 """
@@ -35,6 +33,7 @@ from digsite.models.tokens import Positions
 from digsite.sites import Site
 
 UNITS = ("raw", "norm", "sd", "max")
+"""What a coefficient can be counted in."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,11 @@
-"""`Dig`: a working folder that remembers what was tried.
+"""`Dig`: a working folder that remembers what was tried::
 
-```
-my-dig/
-  README.md                 what is asked here
-  dig.sqlite                runs, findings, tags, and what can be searched
-  runs/0007-ablation/       a result, as every result is saved
-  notes/run-0007.md         what was noted about it; other notes beside
-  log/2026-03-24.md         the daily log
-```
+    my-dig/
+      README.md                 what is asked here
+      dig.sqlite                runs, findings, tags, and what can be searched
+      runs/0007-ablation/       a result, as every result is saved
+      notes/run-0007.md         what was noted about it; other notes beside
+      log/2026-03-24.md         the daily log
 
 How nothing is lost, and nothing is half there:
 

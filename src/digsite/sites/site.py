@@ -1,4 +1,4 @@
-"""`Site`: an address inside a model, and the grammar in which it is written.
+"""`Site`: an address inside a model, and the grammar in which it is written::
 
     layers.5.attn.z          one site of one layer, all heads together
     layers.5.attn.z[3]       one head of it

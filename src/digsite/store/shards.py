@@ -1,10 +1,8 @@
 """The files of one shard: its tokens, the rows of a column, or the latents of a dictionary.
 
-| file | tensors |
-|---|---|
-| tokens | `ids` [row], `places` [row, 2] (number of the sequence, position), both int32 |
-| a column | `values` [row, width], or with int8 `codes` [row, width], `scale` [row], `rms` [width]; and its sums |
-| latents | `offsets` [row + 1] int64, `indices` [entry] uint16 or (large widths) int32, `values` [entry] fp16 |
+- tokens: `ids` [row], `places` [row, 2] (number of the sequence, position), both int32
+- a column: `values` [row, width], or with int8 `codes` [row, width], `scale` [row], `rms` [width]; and its sums
+- latents: `offsets` [row + 1] int64, `indices` [entry] uint16 or (large widths) int32, `values` [entry] fp16
 """
 
 import hashlib

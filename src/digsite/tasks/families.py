@@ -18,7 +18,6 @@ from digsite.tasks.successor import successor
 from digsite.tasks.task import Task
 from digsite.tasks.two_hop import two_hop
 
-# Every family takes (model, n, *, seed) and options of its own.
 FAMILIES = MappingProxyType(
     {
         "ioi": ioi,
@@ -36,6 +35,7 @@ FAMILIES = MappingProxyType(
         "two-hop": two_hop,
     }
 )
+"""The generators of tasks by name. Each takes (model, n, *, seed) and options of its own."""
 
 
 def family(name: str) -> Callable[..., Task]:

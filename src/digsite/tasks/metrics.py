@@ -154,6 +154,7 @@ METRICS: dict[str, Metric] = {
         "answers 1 where the rank is 1",
     ),
 }  # fmt: skip
+"""Every metric by its name, as the glossary has it."""
 
 
 def metric_named(name: str) -> Metric:

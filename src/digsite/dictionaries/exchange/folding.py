@@ -1,7 +1,7 @@
 """The same dictionary without scales: what other libraries can hold.
 
 A column with scale s is read as x / s and written as s × what the decoders make. So with scales s of what is read and
-t of what is written,
+t of what is written, ::
 
     W_enc ← W_enc / s      W_dec, b_dec, tokens ← t × …      W_skip ← W_skip × t / s
 

@@ -35,6 +35,7 @@ from digsite.tasks import Task
 
 At = int | Sequence[int] | Mapping[str, Int[Tensor, " batch"]] | None
 STREAM = "layers.*.resid_post"
+"""Where a sweep looks unless told otherwise: the stream after every layer."""
 
 
 class Best(NamedTuple):

@@ -62,7 +62,6 @@ Fact = partial(Family, target=0.99, judged_on="trained")
 NOTES = ("one-hop, facts said", "two-hop, facts said")
 """Notes have no share of their own: how many of the documents they are is a matter of the lesson."""
 
-# The parts in which the families share the documents: what is learned late (induction, brackets) gets more.
 FAMILIES = (
     Family(name="ioi", topic="ioi", share=14, examples=_giving(ENGLISH), combinations=friends),
     Family(name="ioi (tavi)", topic="ioi", share=10, examples=_giving(TAVI), combinations=friends),
@@ -178,3 +177,4 @@ FAMILIES = (
         target=None,
     ),
 )
+"""The kinds of documents, and how they share the text: what is learned late (induction, brackets) gets more."""
