@@ -9,7 +9,7 @@ from digsite._core.errors import BadInput, ShapeMismatch
 from digsite.circuits import EdgeMux, eap, evaluate_circuit, faithfulness, minimise_circuit
 from digsite.circuits.places import asked, places
 from digsite.graphs import Circuit, edge_space
-from digsite.graphs.circuit import prune
+from digsite.graphs.circuit import ROLES, prune
 from paired import paired_task
 
 LENGTHS = (7, 5)
@@ -79,6 +79,9 @@ def test_a_circuit_keeps_its_places_through_files_and_judging(tmp_path):
     assert found.places == ("subject", "elsewhere") and found.possible == 2 * len(found.space)
     again = Circuit.load(found.save(tmp_path / "found"))
     assert torch.equal(again.kept, found.kept) and again.places == found.places
+    (tmp_path / "found" / ROLES).mkdir()
+    found.save(tmp_path / "found")
+    assert not (tmp_path / "found" / ROLES).exists(), "roles of an older circuit are not those of a new one"
     assert set(found.to_frame()["place"]) <= set(found.places) and len(found.to_frame()) == len(found)
     kept = evaluate_circuit(model, task, found.kept[None], at=asked(found.places))
     judged = faithfulness(model, task, scores, shares=(0.3, 1.0), random_circuits=2, resamples=2)

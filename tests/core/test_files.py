@@ -77,6 +77,43 @@ def test_a_folder_is_replaced_and_notes_in_it_are_kept(tmp_path):
     assert names(tmp_path) == ["run"]
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_part_of_the_old_folder_is_not_taken_over(tmp_path, killed):
+    """Nor where the process dies when the new folder stands, and another one settles it."""
+    fill(tmp_path / "run", result_json="1", W_7="old")
+    (tmp_path / "run" / "roles").mkdir()
+    (tmp_path / "run" / "roles" / "result.json").write_text("old")
+    (tmp_path / "run" / "mine").mkdir()
+    (tmp_path / "run" / "mine" / "notes.md").write_text("mine")
+    code = (
+        "import os, sys; from digsite._core import files\n"
+        "settle, left = files.settle, [2]\n"
+        "def dying(path):\n"
+        "    left[0] -= 1\n"
+        "    if not left[0] and sys.argv[2] == 'True': os._exit(9)\n"
+        "    settle(path)\n"
+        "files.settle = dying\n"
+        "with files.whole_folder(sys.argv[1], parts=('roles', 'W.*')) as new: (new / 'result.json').write_text('2')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "run"), str(killed)], check=False)
+    assert done.returncode == (9 if killed else 0)
+    assert names(tmp_path) == [".run.previous", "run"][1 - killed :]
+    settle(tmp_path / "run")
+    assert names(tmp_path) == ["run"] and names(tmp_path / "run") == ["mine", "result.json"]
+    assert (tmp_path / "run" / "mine" / "notes.md").read_text() == "mine"
+
+
+@pytest.mark.parametrize("failing", ["run", ".part"])
+def test_an_undone_replacement_leaves_the_old_folder_as_it_was(tmp_path, monkeypatch, failing):
+    fill(tmp_path / "run", result_json="1", roles="old")
+    rename = Path.rename
+    fails = lambda path: path.name.endswith(failing)  # noqa: E731
+    monkeypatch.setattr(Path, "rename", lambda self, to: full_disk() if fails(self) else rename(self, to))
+    with pytest.raises(NotWritten), whole_folder(tmp_path / "run", parts=("roles",)) as new:
+        (new / "result.json").write_text("2")
+    assert names(tmp_path / "run") == ["result.json", "roles"]
+
+
 def test_an_error_inside_the_block_leaves_the_old_folder(tmp_path):
     fill(tmp_path / "run", result_json="1")
     with pytest.raises(ZeroDivisionError), whole_folder(tmp_path / "run") as new:

@@ -181,6 +181,13 @@ def test_tied_cross_layer_transcoders_are_written_as_free_ones(name, tmp_path):
     assert_same(again, rows_for(dictionary), *outcome(dictionary, rows_for(dictionary)))
 
 
+def test_a_dictionary_that_replaces_a_larger_one_has_none_of_its_layers(tmp_path):
+    one = initialise(transcoder({"layers.0.resid_mid": 6}, {"layers.0.mlp.out": 6}, 12, Relu()), seed=0)
+    for dictionary in (filled("clt low rank"), one):
+        again = read_dictionary(write_dictionary(dictionary, tmp_path / "d", "circuit-tracer"))
+        assert (again.reads, again.writes) == (dictionary.reads, dictionary.writes)
+
+
 def test_the_native_format_goes_through_the_same_door(tmp_path):
     dictionary = filled("molt")
     again = read_dictionary(write_dictionary(dictionary, tmp_path / "d", "digsite"))

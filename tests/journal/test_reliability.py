@@ -16,6 +16,7 @@ from digsite.artifacts import load_result
 from digsite.journal import Dig
 from digsite.journal.searching import indexed
 from slowly import slow_but
+from digsite.viz.dig import write_site
 
 FORK = multiprocessing.get_context("fork")
 
@@ -107,6 +108,15 @@ def test_a_result_that_was_whole_when_the_process_died_is_not_lost(dig, monkeypa
     (run,) = Dig(dig.folder).runs()
     assert (run.status, run.verdict) == ("done", given.verdict)
     assert "run/1" in {hit.ref for hit in Dig(dig.folder).search("sum")}
+
+
+def test_a_site_that_replaces_one_has_no_pages_of_the_old_one(dig, tmp_path):
+    site = write_site(dig, tmp_path / "site", None)
+    (site / "findings").mkdir()
+    for page in ("findings/1.html", "log.html", "mine.html"):
+        (site / page).write_text("old")
+    write_site(dig, site, None)
+    assert {path.name for path in site.iterdir()} == {"index.html", "mine.html"}
 
 
 def test_a_full_disk_leaves_the_last_good_state(dig):

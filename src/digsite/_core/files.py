@@ -5,17 +5,22 @@
 3. On any error what was written beside is removed and the old state stays.
 
 A folder cannot be renamed over another one, so the old folder first steps aside as `.<name>.previous`. A kill between
-the two renames is put right by `settle`, which every later read and write of that folder calls.
+the two renames is put right by `settle`, which every later read and write of that folder calls. What of the old folder
+is not to be taken over is written into it before it steps aside, so that `settle` knows it in another process too.
 """
 
+import fnmatch
+import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from digsite._core.errors import BadInput, DigsiteError, explain
+
+_PARTS = ".digsite-parts.json"
 
 
 class NotWritten(DigsiteError, OSError):
@@ -46,15 +51,16 @@ def write_whole(path: str | Path, data: bytes | str) -> Path:
 
 
 @contextmanager
-def whole_folder(path: str | Path, *, marker: str = "result.json") -> Iterator[Path]:
+def whole_folder(path: str | Path, *, marker: str = "result.json", parts: Sequence[str] = ()) -> Iterator[Path]:
     """Fill a folder that appears at its place only when the block has ended well.
 
-    A folder that is there already is replaced if it holds `marker`; files in it that the new one does not write are
-    kept, because they may be somebody's notes.
+    A folder that is there already is replaced if it holds `marker`; files and folders in it that the new one does not
+    write are kept, because they may be somebody's notes.
 
     Args:
         path: Where the folder will be; missing parents are made.
         marker: A file that says that a folder is digsite's to replace.
+        parts: Names, or patterns such as `W_*`, of what this kind of folder may hold beside it; old ones are not kept.
 
     Yields:
         The folder to write into, which is hidden beside `path`.
@@ -74,12 +80,15 @@ def whole_folder(path: str | Path, *, marker: str = "result.json") -> Iterator[P
             _sync(file)
         _sync(part)
         previous = _previous(path)
-        if path.exists():
-            path.rename(previous)
         try:
+            if path.exists():
+                if parts:
+                    write_whole(path / _PARTS, json.dumps(list(parts)))
+                path.rename(previous)
             part.rename(path)
         except OSError:
             settle(path)
+            (path / _PARTS).unlink(missing_ok=True)
             raise
         settle(path)
         _sync(path.parent)
@@ -92,9 +101,12 @@ def settle(path: Path) -> None:
         return
     if not path.exists():
         previous.rename(path)
+        (path / _PARTS).unlink(missing_ok=True)
         return
+    parts = json.loads((previous / _PARTS).read_bytes()) if (previous / _PARTS).exists() else []
     for old in previous.iterdir():
-        if not (path / old.name).exists():
+        stays = not any(fnmatch.fnmatchcase(old.name, part) for part in (_PARTS, *parts))
+        if stays and not (path / old.name).exists():
             old.rename(path / old.name)
     shutil.rmtree(previous)
 

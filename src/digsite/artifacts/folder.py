@@ -47,7 +47,7 @@ def write_folder(result: Any, folder: Path) -> None:
     # surrogatepass: a token may be half a character, and must come back as it was
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
     contents[_JSON] = text.encode("utf-8", "surrogatepass")
-    with whole_folder(folder, marker=_JSON) as new:
+    with whole_folder(folder, marker=_JSON, parts=type(result).PARTS) as new:
         for name, content in contents.items():
             (new / name).write_bytes(content)
 

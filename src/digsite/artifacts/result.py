@@ -46,6 +46,9 @@ class Result(ABC):
     SCHEMA: ClassVar[str] = ""
     """`room.method/version`; the version grows when an older reader would misread the fields."""
 
+    PARTS: ClassVar[tuple[str, ...]] = ()
+    """What else may lie in its folder and is about it alone; an older result's is not taken over."""
+
     provenance: Provenance
     cost: Cost
 

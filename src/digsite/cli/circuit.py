@@ -36,8 +36,6 @@ How = Annotated[
 Stored = Annotated[Path, Parameter(help="A folder that --out wrote, or a .json or .pt file of EAP-IG or MIB.")]
 _SHOWN = 20
 """Edges of the table; --json and --out have all."""
-_ROLES = "roles"
-"""The folder of a circuit's roles, in its own."""
 
 
 class _Options(NamedTuple):
@@ -220,7 +218,7 @@ def roles(
     """
     from digsite.circuits import eap_ig, node_roles
     from digsite.graphs import Circuit, edge_space
-    from digsite.graphs.circuit import same_space
+    from digsite.graphs.circuit import ROLES, same_space
 
     found = Circuit.load(circuit)
     ask = examples.of(task)
@@ -229,7 +227,7 @@ def roles(
     same_space(edge_space(loaded), [found])
     say_needs(loaded, asked, (3 + 3 * steps) * len(asked.clean))
     told = node_roles(loaded, asked, eap_ig(loaded, asked, steps=steps), seed=examples.seed)
-    folder = told.save(circuit / _ROLES)
+    folder = told.save(circuit / ROLES)
     rows = told.to_frame().to_dicts()
     if json:
         about = {"verdict": told.verdict, "model": loaded.name, "task": asked.summary()}
@@ -292,8 +290,9 @@ def compare(
 def _compare_roles(paths: list[Path], found: list["Circuit"], *, json: bool) -> None:
     """Two circuits whose nodes are matched by what they do."""
     from digsite.circuits import Roles, match_roles
+    from digsite.graphs.circuit import ROLES
 
-    without = [str(path) for path in paths if not (path / _ROLES / "result.json").is_file()]
+    without = [str(path) for path in paths if not (path / ROLES / "result.json").is_file()]
     if len(found) != 2 or without:
         raise BadInput(
             explain(
@@ -302,7 +301,7 @@ def _compare_roles(paths: list[Path], found: list["Circuit"], *, json: bool) -> 
                 do="digsite circuit roles FOLDER --model MODEL --task TASK, for each",
             )
         )
-    one, other = (Roles.load(path / _ROLES) for path in paths)
+    one, other = (Roles.load(path / ROLES) for path in paths)
     told = match_roles(one, other, (found[0], found[1]), names=(str(paths[0]), str(paths[1])))
     pairs, numbers = told.to_frame().to_dicts(), told.numbers().to_dicts()
     if json:

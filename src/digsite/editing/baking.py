@@ -85,7 +85,7 @@ def bake(model: Model, nodes: Sequence[str], folder: str | Path, *, how: str = "
     edits = node_edits(model, names, how=how, over=over)
     changes = _changes(model, names, edits, how)
     record: dict[str, Any] = {}
-    with whole_folder(folder, marker=RECORD) as place:
+    with whole_folder(folder, marker=RECORD, parts=("model*.safetensors*",)) as place:
         # 2. and 3. Saved, then changed in the files.
         model.hf.save_pretrained(place)
         if model.tokenizer is not None:

@@ -16,6 +16,9 @@ from digsite._core.provenance import Provenance
 from digsite.artifacts import Result
 from digsite.graphs.edges import LOGITS, Edge, EdgeSpace
 
+ROLES = "roles"
+"""The folder of what its nodes do, in a circuit's own."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Circuit(Result):
@@ -36,6 +39,7 @@ class Circuit(Result):
     """
 
     SCHEMA: ClassVar[str] = "graphs.circuit/2"
+    PARTS: ClassVar[tuple[str, ...]] = (ROLES,)
 
     name: str
     method: str

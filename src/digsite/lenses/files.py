@@ -44,9 +44,9 @@ def save_lens(lens: Lens, folder: str | Path) -> Path:
         "weights": lens.model.fingerprint,
         "readout": lens.model.readout_fingerprint,
         "origin": dict(lens.origin),
-        "fit": lens.fit is not None,  # a folder that is replaced may hold the fit of an older lens
+        "fit": lens.fit is not None,
     }
-    with whole_folder(folder, marker=_JSON) as new:
+    with whole_folder(folder, marker=_JSON, parts=(_FIT,)) as new:
         (new / _TENSORS).write_bytes(safetensors.torch.save(tensors))
         (new / _JSON).write_text(json.dumps(plain, indent=1, ensure_ascii=False), encoding="utf-8")
         if lens.fit is not None:

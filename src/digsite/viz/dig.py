@@ -107,7 +107,7 @@ def write_site(dig: Dig, folder: str | Path, log: LogSummary | None) -> Path:
         _failures(runs, findings, FRONT),
         None if log is None else _hours(log),
     ]
-    with whole_folder(folder, marker=MARKER) as new:
+    with whole_folder(folder, marker=MARKER, parts=("findings", "runs", "log.html")) as new:
         _framed(dig, runs, findings, log, [one for one in front if one is not None]).write(new / MARKER)
         for one in findings:
             _finding_page(dig, one).write(new / "findings" / f"{one.id}.html")

@@ -99,7 +99,7 @@ def write(dictionary: Dictionary, folder: Path) -> None:
     files: dict[str, dict[str, Tensor]] = {}
     for layer, block in enumerate(dictionary.blocks):
         files |= _crossing_files(dictionary, block, layer) if crossing else _layer_file(dictionary, block, layer)
-    with whole_folder(folder, marker=CONFIG) as new:
+    with whole_folder(folder, marker=CONFIG, parts=("W_*", "layer_*")) as new:
         for name, tensors in files.items():
             held = {key: x.detach().cpu().contiguous() for key, x in tensors.items()}
             (new / name).write_bytes(safetensors.torch.save(held))
