@@ -163,6 +163,17 @@ def test_a_true_finding_becomes_supported_in_a_dig(toy, pairs, tmp_path):
         examine(dig, number, toy.model, other.task(8), again=again)
 
 
+def test_another_variant_of_the_task_is_another_question(tmp_path):
+    """The same family, of which the finding says nothing: its usual corruption is meant."""
+    dig, model = Dig.init(tmp_path / "dig"), digsite.load("digsite/tinyworld", verify=False)
+    setting = {"model": model.name, "task": "ioi", "n": 8}
+    number = dig.findings.add("It does it", level="behaviour", subject="behaviour", setting=setting).id
+    task = digsite.tasks.ioi(model, n=8, corruption="abc")
+    with pytest.raises(BadInput, match=r"(?s)is about the task ioi with corruption=flip.*Found: corruption=abc"):
+        examine(dig, number, model, task, again=task)
+    assert not dig.runs()
+
+
 # -- each check is needed ---------------------------------------------------------------------------------------------
 def failing(model, task, subject, **more):
     return [check.name for check in battery(model, task, subject, **more).checks if not check.passed]

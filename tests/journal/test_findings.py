@@ -14,6 +14,7 @@ from digsite.artifacts import Result
 from digsite.journal import numbered
 
 HEAD = "layers.2.attn.z[3]"
+USUAL = {"corruption": "flip", "modulus": "7"}
 SETTING = {"model": "toy", "task": "pairs", "n": 40}
 
 
@@ -26,6 +27,8 @@ class Tried(Result):
     subject: str
     model: str
     task: str
+    options: dict[str, str]
+    usual: dict[str, str]
     failed: tuple[str, ...] = ()
 
     @property
@@ -36,10 +39,11 @@ class Tried(Result):
         return pl.DataFrame()
 
 
-def tried(dig, *, subject=HEAD, model="toy", task="pairs", failed=()):
+def tried(dig, *, subject=HEAD, model="toy", task="pairs", options=None, failed=()):
     """Records a battery; the number of its run."""
     run = dig.begin("investigations.battery", "battery(…)")
     told = {"subject": subject, "model": model, "task": task, "failed": failed}
+    told |= {"options": USUAL | (options or {}), "usual": USUAL}
     run.done(Tried(**told, provenance=record("battery(…)"), cost=Cost()))
     return run.number
 
@@ -73,13 +77,36 @@ def test_untested_it_is_not_supported(dig):
     assert dig.findings.get(number).status == "open"
 
 
-@pytest.mark.parametrize("other", [{"subject": "layers.2.attn.z[4]"}, {"model": "other"}, {"task": "other"}], ids=str)
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"subject": "layers.2.attn.z[4]"},
+        {"model": "other"},
+        {"task": "other"},
+        {"options": {"corruption": "abc"}},
+        {"options": {"templates": "1f2e"}},
+    ],
+    ids=str,
+)
 def test_a_battery_about_something_else_does_not_count(dig, other):
     number, run = claim(dig), tried(dig, **other)
     with pytest.raises(BadInput, match="no battery about"):
         dig.findings.support(number)
     with pytest.raises(BadInput, match=f"Run {run} does not test finding {number}"):
         dig.findings.add_battery(number, run)
+
+
+def test_a_battery_of_another_variant_of_the_task_does_not_count(dig):
+    number = claim(dig, setting=SETTING | {"corruption": "abc", "modulus": 7})
+    run = tried(dig)
+    with pytest.raises(BadInput, match=r"no battery about .* in this setting"):
+        dig.findings.support(number)
+    with pytest.raises(BadInput, match=f"Run {run} does not test finding {number}"):
+        dig.findings.add_battery(number, run)
+    tried(dig, options={"corruption": "abc"})
+    assert dig.findings.support(number).status == "supported"
+    said = claim(dig, setting=SETTING | {"corruption": "flip", "seed": 3})
+    assert dig.findings.support(said).status == "supported", "the usual option may be said, and any seed counts"
 
 
 def test_a_battery_that_passed_supports_it_and_is_its_evidence(dig):

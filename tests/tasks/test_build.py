@@ -1,5 +1,6 @@
 """What becomes of a text example: exact ids, or a reason that is counted."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -8,11 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from digsite._core.errors import BadInput
-from digsite.tasks.build import build
+from digsite.tasks.build import build, option_text
 from digsite.tasks.encoding import Encoded, Refused, encode
 from digsite.tasks.examples import Example
+from digsite.tasks.families import FAMILIES, usual_options
+from digsite.tasks.words import FEMALE, NAMES
 
 WORDS = "Mary John gave a book to the one two three in . ,"
+
+OTHERS = {"corruption": "abc", "language": "tavi", "distractor": "any", "relation": "color", "modulus": 5}
+OTHERS |= {"names": NAMES[:9], "female": FEMALE[:9], "male": NAMES[:9], "words": NAMES[:20], "sequences": ("months",)}
+OTHERS |= {"templates": ["{A} and {B} met, and {C} gave it to"]}
 
 
 def example(**parts: Any) -> Example:
@@ -26,6 +33,36 @@ def example(**parts: Any) -> Example:
 @pytest.fixture
 def model(word_model):
     return word_model(WORDS)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_task_says_what_its_family_was_asked_for(name, model, monkeypatch):
+    """Every option of every family: one that was forgotten would make two questions look like one."""
+    any_task, seen = build(model, "meeting", "Whom?", [example()], 1, seed=0), []
+
+    def asked(**options: Any) -> dict[str, str]:
+        FAMILIES[name](model, n=2, seed=5, **options)
+        return {option: option_text(value) for option, value in seen[-1].get("options", {}).items()}
+
+    monkeypatch.setattr(
+        sys.modules[FAMILIES[name].__module__], "build", lambda *_, **told: seen.append(told) or any_task
+    )
+    assert asked() == usual_options(name)
+    for option, usual in usual_options(name).items():
+        one = {option: OTHERS[option]}
+        assert asked(**one)[option] != usual and asked(**one) | {option: usual} == usual_options(name)
+
+
+def test_a_task_keeps_the_options_of_its_family(model):
+    told = {"corruption": "abc", "words": ["a", "b"], "modulus": 7, "templates": None}
+    made = build(model, "meeting", "Whom?", [example()], 1, seed=0, options=told)
+    assert made.options == made.take([0]).options == {name: option_text(value) for name, value in told.items()}
+    assert {name: made.options[name] for name in ("corruption", "modulus", "templates")} == {
+        "corruption": "abc",
+        "modulus": "7",
+        "templates": "None",
+    }
+    assert len(made.options["words"]) == 16 and made.options["words"] != option_text(["b", "a"])
 
 
 def one(model, **parts) -> Any:

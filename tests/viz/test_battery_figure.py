@@ -29,6 +29,7 @@ def result(subject="layers.2.attn.z[3]", **changes):
         check("second metric", "persist", 0.5, unit="fraction", metric="prob"),
     ]
     about = {"subject": subject, "kind": "component", "model": "toy", "task": "pairs", "description": ""}
+    about |= {"options": {}, "usual": {}}
     made = {"provenance": record("digsite.battery(model, task, subject)"), "cost": Cost()}
     return BatteryResult(**about, checks=tuple(checks), **made)
 

@@ -41,7 +41,7 @@ from digsite.investigations.controls import others_answers, random_prompts
 from digsite.investigations.subjects import FEW, Behaviour, Effect, Subject, subject_of
 from digsite.models import Model, made_by, untrained
 from digsite.tasks import METRICS, Task
-from digsite.tasks.families import FAMILIES
+from digsite.tasks.families import FAMILIES, usual_options
 
 LEFT = 0.25
 """A control whose effect is at most this part of the original's has vanished."""
@@ -101,6 +101,8 @@ class BatteryResult(Result):
         model: The model's name.
         task: The task's name.
         description: What its prompts are.
+        options: What its family was asked for; see `Task.options`.
+        usual: What it is asked for unless one says otherwise.
         checks: The effect on the task itself, then that of each check.
     """
 
@@ -111,6 +113,8 @@ class BatteryResult(Result):
     model: str
     task: str
     description: str
+    options: dict[str, str]
+    usual: dict[str, str]
     checks: tuple[Check, ...]
 
     @property
@@ -222,6 +226,8 @@ def battery(
         model=model.name,
         task=task.name,
         description=task.description,
+        options=dict(task.options),
+        usual=usual_options(task.name),
         checks=tuple(checks),
         provenance=made_by(call, model, task.fingerprint, seed=seed),
         cost=cost,

@@ -12,9 +12,11 @@ from digsite.graphs import Circuit
 from digsite.investigations.battery import FEWEST_DRAWS, BatteryResult, battery
 from digsite.investigations.neighbours import Neighbours, neighbours
 from digsite.journal import Dig, Finding, numbered
+from digsite.journal.batteries import other_options
 from digsite.journal.findings import LEVELS
 from digsite.models import Model
 from digsite.tasks import Task
+from digsite.tasks.families import usual_options
 
 CLAIMS = {
     "latent": "Latent {new} carries {task} where {old} does",
@@ -125,3 +127,9 @@ def _same_setting(finding: Finding, model: Model, task: Task | None) -> None:
         if (said := finding.setting.get(what)) is not None and said != name:
             asked = f"Finding {finding.id} is about the {what} {said}"
             raise BadInput(explain(asked, found=name, do=f"use {said}, or write down a finding about {name}"))
+    if task is None:
+        return
+    for name, (meant, found) in other_options(finding.setting, task.options, usual_options(task.name)).items():
+        asked = f"Finding {finding.id} is about the task {task.name} with {name}={meant}"
+        do = f"make the task so, or write down a finding with {name} in its setting"
+        raise BadInput(explain(asked, found=f"{name}={found}", do=do))

@@ -3,15 +3,14 @@
 1. A finding is about one subject (an address, a folder) in one setting (a model and a task). It begins open.
 2. Runs of the dig are evidence for it or against it. One against a finding that was supported opens it again.
 3. It becomes supported only by a battery of sanity checks (`digsite.investigations.battery`) that is recorded in the
-   dig, is about this subject in this setting, was begun after the newest evidence, and passed all its checks. The
-   newest battery counts: one that failed is not outvoted by an older one that passed.
+   dig, is about this subject in this setting (see `batteries`), was begun after the newest evidence, and passed all its
+   checks. The newest battery counts: one that failed is not outvoted by an older one that passed.
 4. Refuted (the claim is wrong) and artefact (what was seen is no fact about the model) each need a reason.
 """
 
 import json
 import re
 import sqlite3
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from digsite._core.errors import BadInput, explain
 from digsite.artifacts import Result
+from digsite.journal.batteries import BATTERY, SETTING, Battery, Setting, tests
 from digsite.journal.records import RunRecord, now
 from digsite.journal.searching import indexed
 
@@ -26,13 +26,6 @@ LEVELS = ("neuron", "head", "latent", "circuit", "graph", "behaviour", "directio
 """What a claim can be about. MLPs are of the level of heads; a graph is any set of components."""
 STATES = ("open", "supported", "refuted", "artefact")
 STANCES = ("for", "against")
-BATTERY = "investigations.battery"
-"""The method whose results decide whether a finding may be called supported."""
-SETTING = ("model", "task")
-"""What a setting must say for a finding to be tested."""
-
-Setting = Mapping[str, Any]
-"""Names and numbers by name."""
 
 
 @runtime_checkable
@@ -55,20 +48,6 @@ class Home(Protocol):
 
     def result(self, number: int) -> Result:
         """What a run has given."""
-        ...
-
-
-@runtime_checkable
-class Battery(Protocol):
-    """What findings read of the result of a battery."""
-
-    subject: str
-    model: str
-    task: str
-
-    @property
-    def failed(self) -> tuple[str, ...]:
-        """The checks that did not pass, each in words."""
         ...
 
 
@@ -196,7 +175,7 @@ class Findings:
             BadInput: No such finding or run, or the run is no battery about its subject and setting.
         """
         finding, result = self.get(number), self._dig.result(run)
-        if not isinstance(result, Battery) or not _about(result, finding):
+        if not isinstance(result, Battery) or not tests(result, finding.subject, finding.setting):
             found = f"{type(result).__name__}: {result.verdict}"
             raise BadInput(explain(f"Run {run} does not test finding {number}", found=found, do=_test(finding)))
         return self._linked(number, run, "battery", "; ".join(result.failed), reopens=bool(result.failed))
@@ -302,7 +281,7 @@ class Findings:
             raise BadInput(explain(asked, found=found, do="add it anew with a setting: --model and --task"))
         run, battery = self._newest(finding)
         if run is None or battery is None:
-            found = f"no battery about {finding.subject} in this model and task is recorded in the dig"
+            found = f"no battery about {finding.subject} in this setting is recorded in the dig"
             raise BadInput(explain(asked, found=found, do=_test(finding)))
         if battery.failed:
             found = f"the battery of run {run.id} failed: {'; '.join(battery.failed)}"
@@ -320,7 +299,7 @@ class Findings:
     def _newest(self, finding: Finding) -> tuple[RunRecord | None, Battery | None]:
         for run in self._dig.runs(status="done", method=BATTERY):
             result = self._dig.result(run.id)
-            if isinstance(result, Battery) and _about(result, finding):
+            if isinstance(result, Battery) and tests(result, finding.subject, finding.setting):
                 return run, result
         return None, None
 
@@ -390,12 +369,6 @@ class Findings:
             moved_from=row["moved_from"],
             evidence=evidence,
         )
-
-
-def _about(battery: Battery, finding: Finding) -> bool:
-    """Whether a battery is about the subject of a finding, in its setting."""
-    setting = {name: str(finding.setting.get(name)) for name in SETTING}
-    return battery.subject == finding.subject and setting == {"model": battery.model, "task": battery.task}
 
 
 def _test(finding: Finding) -> str:

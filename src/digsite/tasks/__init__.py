@@ -13,6 +13,7 @@ from digsite.tasks.facts import capital_of as capital_of
 from digsite.tasks.facts import fact_recall as fact_recall
 from digsite.tasks.families import FAMILIES as FAMILIES
 from digsite.tasks.families import family as family
+from digsite.tasks.families import usual_options as usual_options
 from digsite.tasks.greater_than import greater_than as greater_than
 from digsite.tasks.induction import induction as induction
 from digsite.tasks.ioi import ioi as ioi

@@ -55,6 +55,7 @@ def subject_verb_agreement(
         distinct(agreement_examples(np.random.default_rng(seed), distractor=distractor), n, keep),
         n,
         seed=seed,
+        options={"distractor": distractor},
         description=f"a subject, a distractor noun of {distractor} number, then a verb; "
         "the corrupt prompt has the subject in the other number",
     )

@@ -7,9 +7,11 @@
    task of longer answers takes the one-token examples along.
 """
 
+import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
+from typing import Any
 
 from digsite._core.errors import BadInput, explain
 from digsite.models import Model
@@ -29,6 +31,7 @@ def build(
     *,
     seed: int,
     metric: str = "logit_diff",
+    options: Mapping[str, Any] | None = None,
     description: str = "",
 ) -> Task:
     """A task of up to `n` examples that this model's tokenizer can serve.
@@ -41,6 +44,7 @@ def build(
         n: Examples wanted.
         seed: Of the draw that made the candidates, for the record.
         metric: The task's own metric.
+        options: What the family was asked for, beside how many examples and which.
         description: What the prompts are.
 
     Returns:
@@ -82,5 +86,13 @@ def build(
         metric=metric,
         dropped=dict(dropped.most_common()),
         seed=seed,
+        options={name: option_text(value) for name, value in (options or {}).items()},
         description=description,
     )
+
+
+def option_text(value: Any) -> str:
+    """An option of a family as a short text: itself, or sixteen hex digits that identify a list of words."""
+    if value is None or isinstance(value, str | int):
+        return str(value)
+    return hashlib.sha256(repr(tuple(value)).encode()).hexdigest()[:16]

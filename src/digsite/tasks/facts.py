@@ -60,6 +60,7 @@ def capital_of(
         distinct(stream, n, keep),
         n,
         seed=seed,
+        options={"language": language},
         description=f"a country and its capital, {language}; the corrupt prompt names another country",
     )
 
@@ -89,6 +90,7 @@ def fact_recall(
         distinct(fact_examples(np.random.default_rng(seed), facts, sentences), n, keep),
         n,
         seed=seed,
+        options={"relation": relation},
         description=f"a subject and its {relation}; the corrupt prompt has a subject with another {relation}",
     )
 

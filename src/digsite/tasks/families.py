@@ -1,11 +1,13 @@
 """The task families by name, for those who choose one by name: the command line and reports."""
 
+import inspect
 from collections.abc import Callable
 from types import MappingProxyType
 
 from digsite._core.errors import BadInput, explain
 from digsite.tasks.agreement import subject_verb_agreement
 from digsite.tasks.brackets import brackets
+from digsite.tasks.build import option_text
 from digsite.tasks.docstring import docstring_like
 from digsite.tasks.facts import capital_of, fact_recall
 from digsite.tasks.greater_than import greater_than
@@ -47,3 +49,9 @@ def family(name: str) -> Callable[..., Task]:
     if name not in FAMILIES:
         raise BadInput(explain(f"There is no task family {name!r}", possible=list(FAMILIES), near=name))
     return FAMILIES[name]
+
+
+def usual_options(name: str) -> dict[str, str]:
+    """The options (as in `Task.options`) that a family has unless it is asked for others; none for no family."""
+    parameters = inspect.signature(FAMILIES[name]).parameters.values() if name in FAMILIES else ()
+    return {one.name: option_text(one.default) for one in parameters if one.name not in ("model", "n", "seed", "keep")}

@@ -40,6 +40,7 @@ def induction(
         distinct(induction_examples(np.random.default_rng(seed), words=words), n, keep),
         n,
         seed=seed,
+        options={"words": words},
         description="random words and the beginning of the same words again; "
         "in the corrupt prompt another word stood where the answer comes from",
     )

@@ -68,6 +68,7 @@ def ioi(
         distinct(stream, n, keep),
         n,
         seed=seed,
+        options={"corruption": corruption, "language": language, "templates": templates, "names": names},
         description=f"indirect object identification, {language}, {len(chosen)} templates in both orders, "
         f"corrupt prompts: {corruption}",
     )

@@ -42,6 +42,7 @@ def modular_arithmetic(
         distinct(modular_examples(np.random.default_rng(seed), modulus=modulus), n, keep),
         n,
         seed=seed,
+        options={"modulus": modulus},
         description=f"a sum modulo {modulus}; the corrupt prompt has another second number",
     )
 

@@ -60,6 +60,7 @@ def gendered_pronoun(
         distinct(pronoun_examples(np.random.default_rng(seed), female=female, male=male), n, keep),
         n,
         seed=seed,
+        options={"female": female, "male": male},
         description="a story sentence about one person; the corrupt prompt names a person of the other gender",
     )
 

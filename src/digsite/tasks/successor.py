@@ -57,6 +57,7 @@ def successor(
         distinct(successor_examples(np.random.default_rng(seed), sequences=sequences), n, keep),
         n,
         seed=seed,
+        options={"sequences": sequences},
         description=f"items of a known order ({', '.join(sequences)}); the corrupt prompt stands elsewhere in it",
     )
 

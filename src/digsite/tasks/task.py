@@ -52,6 +52,7 @@ class Task:
         normalise: "length" scores an answer by its log-probability per token instead of in total.
         dropped: Reason -> how many candidates could not be used.
         seed: Of the draw, where there was one.
+        options: What its family was asked for, beside how many examples and which; empty for a task of no family.
         description: What the prompts are, as a phrase.
     """
 
@@ -67,6 +68,7 @@ class Task:
     normalise: str | None = None
     dropped: Mapping[str, int] = field(default_factory=dict)
     seed: int | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
     description: str = ""
 
     answer_position: ClassVar[int] = -1
@@ -384,6 +386,7 @@ def assemble(
     normalise: str | None = None,
     dropped: Mapping[str, int] | None = None,
     seed: int | None = None,
+    options: Mapping[str, str] | None = None,
     description: str = "",
     bos: str | None = None,
 ) -> Task:
@@ -398,6 +401,7 @@ def assemble(
         normalise: "length" scores an answer per token.
         dropped: Reason -> how many candidates were not used.
         seed: Of the draw, where there was one.
+        options: What its family was asked for.
         description: What the prompts are.
         bos: Who put the BOS, where the ids were not made from the texts as they stand.
 
@@ -432,5 +436,6 @@ def assemble(
         normalise=normalise,
         dropped=dict(dropped or {}),
         seed=seed,
+        options=dict(options or {}),
         description=description,
     )
