@@ -1,5 +1,6 @@
 """Days, streaks, targets, tags and tasks."""
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -16,6 +17,7 @@ from digsite.journal.log import (
     judge,
     summarise,
     summary_page,
+    tags_page,
     todo_page,
     todos,
     totals,
@@ -101,6 +103,28 @@ def test_time_by_tag_and_project_counts_an_entry_for_each():
     assert found.by_tag == {"Apps": 2 * HOUR + timedelta(minutes=5), "PCD": 2 * HOUR}
     assert list(found.by_tag) == ["Apps", "PCD"]
     assert found.by_project == {"thesis": 2 * HOUR}
+
+
+def test_a_tag_and_a_project_lead_to_their_days_in_markdown():
+    log = [
+        entry(0, ("09:00", "11:00"), title="a | b", tags=("PCD", "an odd one"), projects=("PCD",)),
+        entry(1, ("17:50", "07:30"), title="night", tags=("PCD",)),
+        entry(2, tags=("idle",)),
+    ]
+    found = summarise(log, now=datetime(2026, 3, 3, tzinfo=UTC), newest=1)
+    assert len(found.days) == 1 and [day.entry for day in found.every] == log[::-1]
+    shares = [(one.kind, one.name, one.time, len(one.days)) for one in found.shares]
+    assert shares[0] == ("tag", "PCD", 2 * HOUR, 2) and shares[2:] == [
+        ("tag", "idle", 0 * HOUR, 1),
+        ("project", "PCD", 2 * HOUR, 1),
+    ]
+    front, page = summary_page(found), tags_page(found)
+    assert "| [an odd one](tags.md#tag-an_odd_one) | 2 h | 1 | 2026-03-01 |" in front
+    assert set(re.findall(r"tags\.md#(\S+)\)", front)) == set(re.findall(r'<a id="(\S+)"></a>', page))
+    part = page.partition("## PCD (tag)")[2].partition("##")[0]
+    assert "2 h in 2 entries, 2026-03-01 to 2026-03-02." in part
+    assert part.index("| [2026-03-02](2026-03-02.md) | 0:00 + ? | night |") < part.index(r"| 2:00 | a \| b |")
+    assert "No entry has a tag or a project yet." in tags_page(summarise([], now=datetime(2026, 3, 3, tzinfo=UTC)))
 
 
 def test_an_overlap_leaves_out_the_later_and_keeps_what_follows():

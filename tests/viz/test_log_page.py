@@ -1,7 +1,9 @@
 """The page of a daily log."""
 
+import html
 import re
 from datetime import UTC, date, datetime, timedelta
+from urllib.parse import unquote
 
 import pytest
 
@@ -54,6 +56,20 @@ def test_the_figure_has_a_mark_for_every_day_and_a_question_mark_where_one_is():
     ]
     assert figure.data["hours"].sum() == pytest.approx(11 * (5 + 5 / 6))
     assert "target of 1 h" in figure.caption
+
+
+def test_a_tag_leads_to_its_days():
+    odd = Entry(date=TODAY, title="late & <b>", tags=("C++ & <odd>", "PCD"), projects=("PCD",))
+    page = log_report(summed([*some_log(), odd])).html()
+    parts = re.findall(r'<details class="share" id="([^"]+)">(.*?)</details>', page, re.DOTALL)
+    shares = {html.unescape(name): part for name, part in parts}
+    assert list(shares) == ["tag-PCD", "tag-C++_&_<odd>", "project-thesis", "project-PCD"]
+    days = {name: re.findall(r'<time datetime="([\d-]+)"', part) for name, part in shares.items()}
+    assert len(days["tag-PCD"]) == 13 and days["tag-PCD"][:2] == ["2026-03-30"] * 2 and "0:00 + ?" in shares["tag-PCD"]
+    assert days["tag-C++_&_<odd>"] == ["2026-03-30"] and "late &amp; &lt;b&gt;" in shares["project-PCD"]
+    links = {unquote(link) for link in re.findall(r'<a class="chip[^"]*" href="#([^"]+)"', page)}
+    assert links == set(shares)
+    assert 'style="width:100.0%"' in shares["tag-PCD"] and 'style="width:0.0%"' in shares["project-PCD"]
 
 
 def test_an_empty_log_has_a_page():

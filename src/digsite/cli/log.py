@@ -156,19 +156,20 @@ def summary(
     json: Json = False,
     clock: Clock = HERE,
 ) -> None:
-    """Hours, days and streaks, and the pages README.md, todo.md and index.html beside the entries.
+    """Hours, days and streaks, and the pages README.md, tags.md, todo.md and index.html beside the entries.
 
     Args:
         newest: How many of the newest entries are shown.
         target: Hours that a day is meant to have; days with less are counted.
     """
-    from digsite.journal.log import summarise, summary_page, todo_page
+    from digsite.journal.log import summarise, summary_page, tags_page, todo_page
     from digsite.journal.log.summary import facts as sums
 
     log = _log()
     goal = None if target is None else timedelta(hours=target)
     found = summarise(log.entries(), now=clock.now(), runs=_runs(log), newest=newest, target=goal)
     log.write_page("todo.md", todo_page(found.todos))
+    log.write_page("tags.md", tags_page(found))
     log.write_page("README.md", summary_page(found))
     note("drawing index.html")
     from digsite.viz.log import log_report
@@ -176,8 +177,9 @@ def summary(
     page = log.write_page("index.html", log_report(found).html())
     if json:
         told = {"verdict": found.verdict} | dict(sums(found.totals))
+        shares = {"tags": _shares(found, "tag"), "projects": _shares(found, "project")}
         days = [_document(day) for day in found.days]
-        print_json(told | {"days": days, "flags": list(map(_flag, found.totals.flags)), "page": str(page)})
+        print_json(told | shares | {"days": days, "flags": list(map(_flag, found.totals.flags)), "page": str(page)})
         return
     out = answers()
     out.print(found.verdict)
@@ -290,9 +292,16 @@ def _newest(found: "LogSummary") -> Any:
     table = columns("day", "time", "what", left=1)
     table.columns[2].justify = "left"
     for day in found.days:
-        entry = day.entry
-        table.add_row(str(entry.date), day.clock, entry.title or entry.goal or entry.summary)
+        table.add_row(str(day.entry.date), day.clock, day.what)
     return table
+
+
+def _shares(found: "LogSummary", kind: str) -> list[dict[str, Any]]:
+    return [
+        {"name": one.name, "minutes": round(one.time / timedelta(minutes=1)), "entries": len(one.days)}
+        for one in found.shares
+        if one.kind == kind
+    ]
 
 
 def _document(day: Any) -> dict[str, Any]:

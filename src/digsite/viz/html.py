@@ -12,7 +12,8 @@ from digsite.viz import theme
 
 def inline(text: str) -> Markup:
     """A sentence as HTML: escaped, with what stands in backticks as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+    escaped = escape(text)
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escaped))) if "`" in text else escaped
 
 
 def data_uri(content: str | bytes, kind: str) -> str:

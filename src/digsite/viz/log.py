@@ -7,7 +7,7 @@ from typing import NamedTuple
 import polars as pl
 from markupsafe import Markup
 
-from digsite.journal.log.summary import OPEN_ON_FRONT, LogSummary, facts, sum_with
+from digsite.journal.log.summary import OPEN_ON_FRONT, LogSummary, anchor, facts, sum_with
 from digsite.journal.log.times import spoken
 from digsite.journal.log.todo import Todo
 from digsite.viz.axes import scale_for
@@ -37,7 +37,7 @@ def log_report(summary: LogSummary) -> Report:
     sections = [
         _sums(summary),
         _questions(summary),
-        Section(title="The newest entries", body=(render("days.html", days=summary.days),)),
+        Section(title="The newest entries", body=(render("days.html", days=summary.days, anchor=anchor),)),
         _shares(summary),
         _news(summary),
         _tasks(summary),
@@ -124,14 +124,17 @@ def _questions(summary: LogSummary) -> Section | None:
 
 
 def _shares(summary: LogSummary) -> Section | None:
-    sums = summary.totals
-    rows = [("tag", name, time) for name, time in sums.by_tag.items()]
-    rows += [("project", name, time) for name, time in sums.by_project.items()]
-    if not rows:
+    shares = summary.shares
+    if not shares:
         return None
-    told = [(f"{name} ({kind})", spoken(time)) for kind, name, time in rows]
-    said = "An entry with several tags counts for each, so these do not add up to the whole."
-    return Section(title="Time by tag and project", body=(render("facts.html", facts=told), said))
+    most = max(one.time for one in shares) or HOUR
+    body: list[Part] = []
+    for title, kind in (("Tags", "tag"), ("Projects", "project")):
+        of_kind = [one for one in shares if one.kind == kind]
+        if of_kind:
+            body.append(render("shares.html", title=title, shares=of_kind, most=most, anchor=anchor))
+    body.append("Open one to see its days. An entry with several tags counts for each, so these are more than the whole.")
+    return Section(title="Time by tag and project", body=tuple(body))
 
 
 def _news(summary: LogSummary) -> Section | None:

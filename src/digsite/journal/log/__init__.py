@@ -10,6 +10,7 @@ from digsite.journal.log.judging import judge as judge
 from digsite.journal.log.summary import LogSummary as LogSummary
 from digsite.journal.log.summary import summarise as summarise
 from digsite.journal.log.summary import summary_page as summary_page
+from digsite.journal.log.summary import tags_page as tags_page
 from digsite.journal.log.summary import todo_page as todo_page
 from digsite.journal.log.sums import Totals as Totals
 from digsite.journal.log.sums import totals as totals

@@ -43,7 +43,7 @@ class Log:
             BadInput: Some cannot be read; all that is wrong is said at once, and nothing was changed.
         """
         read, problems = [], []
-        for path in sorted(self.folder.glob("*.md")):
+        for path in sorted(self.folder.glob("*.md"), key=lambda path: path.name):
             try:
                 text = _text(path)
                 if _DAY.match(path.name) or _SAYS_A_DAY.match(text):

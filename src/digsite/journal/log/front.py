@@ -30,6 +30,12 @@ class _Loader(_BASE):
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
         return ""
 
+    def descend_resolver(self, node: yaml.Node | None, index: Any) -> None:
+        pass
+
+    def ascend_resolver(self) -> None:
+        pass
+
 
 @dataclass(frozen=True)
 class Front:

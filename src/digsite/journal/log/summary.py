@@ -1,11 +1,15 @@
 """The summary of a log: how much, how steadily, what is asked about, the newest entries, news, tasks.
 
-`summarise` gathers it once; `summary_page` and `todo_page` write it as Markdown, and `digsite.viz` as one HTML page.
+`summarise` gathers it once; `summary_page`, `tags_page` and `todo_page` write it as Markdown, and `digsite.viz` as one
+HTML page.
 """
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from typing import NamedTuple
+from urllib.parse import quote
 
 from digsite.journal.log.entry import Entry
 from digsite.journal.log.folder import GENERATED
@@ -44,24 +48,68 @@ class Day:
         said = f"{minutes // 60}:{minutes % 60:02}"
         return said + " + ?" * bool(self.flags) + " …" * self.running
 
+    @property
+    def what(self) -> str:
+        """What it was about, in the first words that are there."""
+        return self.entry.title or self.entry.summary or self.entry.goal
+
+
+class Share(NamedTuple):
+    """A tag or a project, with the entries that have it, the newest first."""
+
+    kind: str
+    name: str
+    time: timedelta
+    days: tuple[Day, ...]
+
+    @property
+    def said(self) -> str:
+        """How much it was, and when."""
+        first, last = self.days[-1].entry.date, self.days[0].entry.date
+        when = f"{last}" if first == last else f"{first} to {last}"
+        return f"{spoken(self.time)} in {_counted(len(self.days), 'entry', 'entries')}, {when}"
+
+
+def anchor(kind: str, name: str) -> str:
+    """The name of the place on a page where the days of a tag or project are."""
+    return f"{kind}-{'_'.join(name.split())}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class LogSummary:
     """What a log says when it is read as a whole.
 
     Attributes:
-        days: The newest entries, the newest first.
+        every: All entries, the newest first.
+        newest: How many of them are shown.
         totals: The sums.
         updates: News: each entry that is marked, with its words, the newest first.
         todos: All tasks, open ones first.
         runs_elsewhere: Runs on days without an entry.
     """
 
-    days: tuple[Day, ...]
+    every: tuple[Day, ...]
+    newest: int
     totals: Totals
     updates: tuple[tuple[Entry, str], ...]
     todos: tuple[Todo, ...]
     runs_elsewhere: tuple[RunLine, ...]
+
+    @property
+    def days(self) -> tuple[Day, ...]:
+        """The newest entries, the newest first."""
+        return self.every[: self.newest]
+
+    @property
+    def shares(self) -> tuple[Share, ...]:
+        """What the time was spent on: tags, then projects, those with most time first."""
+        days: dict[tuple[str, str], list[Day]] = {}
+        for day in self.every:
+            named = [("tag", name) for name in day.entry.tags] + [("project", name) for name in day.entry.projects]
+            for key in dict.fromkeys(named):
+                days.setdefault(key, []).append(day)
+        sums = (("tag", self.totals.by_tag), ("project", self.totals.by_project))
+        return tuple(Share(kind, name, time, tuple(days[kind, name])) for kind, by in sums for name, time in by.items())
 
     @property
     def verdict(self) -> str:
@@ -103,7 +151,6 @@ def summarise(
     by_file: dict[str, list[Work]] = {}
     for work in works:
         by_file.setdefault(work.entry.file, []).append(work)
-    shown = entries[-newest:] if newest else ()
     zones = {entry.date: entry.zone for entry in entries}
     runs_of: dict[date, list[RunLine]] = {}
     elsewhere = []
@@ -114,7 +161,10 @@ def summarise(
         else:
             elsewhere.append(run)
     return LogSummary(
-        days=tuple(_day(entry, by_file.get(entry.file, []), runs_of.get(entry.date, [])) for entry in reversed(shown)),
+        every=tuple(
+            _day(entry, by_file.get(entry.file, []), runs_of.get(entry.date, [])) for entry in reversed(entries)
+        ),
+        newest=newest,
         totals=totals(entries, works, today=now.date(), target=target),
         updates=tuple((entry, _news(entry)) for entry in reversed(entries) if _news(entry)),
         todos=tuple(todos(entries)),
@@ -134,10 +184,15 @@ def summary_page(summary: LogSummary) -> str:
     lines += ["## Newest entries", ""]
     for day in summary.days:
         lines += _entry(day)
-    for title, by in (("Tags", sums.by_tag), ("Projects", sums.by_project)):
-        if by:
-            lines += [f"## {title}", "", "| | time |", "|---|---|"]
-            lines += [f"| {_text(name)} | {spoken(time)} |" for name, time in by.items()] + [""]
+    shares = summary.shares
+    for title, kind in (("Tags", "tag"), ("Projects", "project")):
+        rows = [one for one in shares if one.kind == kind]
+        if rows:
+            lines += [f"## {title}", "", "| | time | entries | last |", "|---|---|---|---|"]
+            lines += [
+                f"| {_label(kind, one.name)} | {spoken(one.time)} | {len(one.days):,} | {one.days[0].entry.date} |"
+                for one in rows
+            ] + [""]
     if summary.updates:
         lines += ["## Updates", ""] + [f"- {_link(one.file, one.date)}: {_text(news)}" for one, news in summary.updates]
         lines += [""]
@@ -146,6 +201,18 @@ def summary_page(summary: LogSummary) -> str:
         rest = f"[All {len(summary.todos):,}, with those done](todo.md)"
         lines += ["## To do", "", *map(_task, open_[:OPEN_ON_FRONT]), "", f"{len(open_):,} open. {rest}", ""]
     return "\n".join(lines)
+
+
+def tags_page(summary: LogSummary) -> str:
+    """The days of each tag and project as Markdown, to lie as tags.md beside the entries."""
+    lines = [GENERATED, "", "# Days by tag and project", ""]
+    for one in summary.shares:
+        place = html.escape(anchor(one.kind, one.name))
+        lines += [f'<a id="{place}"></a>', "", f"## {_text(one.name)} ({one.kind})", "", f"{one.said}.", ""]
+        lines += ["| day | time | what |", "|---|---|---|"]
+        lines += [f"| {_link(day.entry.file, day.entry.date)} | {day.clock} | {_cell(day.what)} |" for day in one.days]
+        lines += [""]
+    return "\n".join(lines if summary.shares else [*lines, "No entry has a tag or a project yet.", ""])
 
 
 def todo_page(todos: Sequence[Todo]) -> str:
@@ -221,8 +288,8 @@ def _entry(day: Day) -> list[str]:
     lines = [head, ""]
     lines += [f"- {_text(goal)}" for goal in entry.goals] + [""] * bool(entry.goals)
     lines += [_text(entry.summary), ""] if entry.summary else []
-    labels = [f"`{name}`" for name in (*entry.tags, *entry.projects)]
-    lines += [" ".join(labels), ""] if labels else []
+    labels = [_label("tag", name) for name in entry.tags] + [_label("project", name) for name in entry.projects]
+    lines += [" · ".join(labels), ""] if labels else []
     lines += [f"- run `{run.id}`, {run.status}: {_text(run.title)}" for run in day.runs] + [""] * bool(day.runs)
     return lines
 
@@ -235,6 +302,15 @@ def _task(todo: Todo) -> str:
 
 def _link(file: str, shown: object = "") -> str:
     return f"[{shown or file}](<{file}>)" if " " in file else f"[{shown or file}]({file})"
+
+
+def _label(kind: str, name: str) -> str:
+    return f"[{_cell(name)}](tags.md#{quote(anchor(kind, name))})"
+
+
+def _cell(text: str) -> str:
+    """Words in a cell of a table."""
+    return _text(text).replace("|", "\\|")
 
 
 def _text(text: str) -> str:

@@ -87,13 +87,13 @@ def totals(entries: Sequence[Entry], works: Sequence[Work], *, today: date, targ
     days = sorted({entry.date for entry in entries})
     today = max(today, days[-1]) if days else today
     by_day = dict.fromkeys(days, timedelta())
-    by_tag: dict[str, timedelta] = {}
-    by_project: dict[str, timedelta] = {}
+    by_tag = {name: timedelta() for entry in entries for name in entry.tags}
+    by_project = {name: timedelta() for entry in entries for name in entry.projects}
     for work in works:
         by_day[work.entry.date] += work.length
         for names, sums in ((work.entry.tags, by_tag), (work.entry.projects, by_project)):
             for name in dict.fromkeys(names):
-                sums[name] = sums.get(name, timedelta()) + work.length
+                sums[name] += work.length
     doubtful = {work.entry.date for work in works if work.flag is not None or work.is_running}
     worked = tuple(day for day in days if by_day[day] or day in doubtful)
     streaks = _streaks(worked)
