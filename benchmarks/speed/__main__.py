@@ -31,6 +31,7 @@ def run(
         "steering",
         "probes",
         "lenses",
+        "dig",
     ],
     *,
     peers: bool = True,
@@ -46,7 +47,7 @@ def run(
             attribution), acdc (a search for a circuit), planning (plans of memory against measured peaks), store
             (activations written to disk, read at random, served shuffled), sae-step (a training step of a dictionary),
             steering (writing with a vector added), probes (a sweep of probes against scikit-learn one by one),
-            lenses (a Jacobian lens, a comparison of lenses).
+            lenses (a Jacobian lens, a comparison of lenses), dig (ten thousand runs, ten years of a log).
         peers: Measure TransformerLens, nnsight, interp-engine, SAELens and sparsify too, where they are installed.
         json: Print JSON, with the keys that README.md lists, instead of a table.
         save: Also write the table as a dated page into this folder.

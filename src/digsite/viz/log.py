@@ -133,7 +133,9 @@ def _shares(summary: LogSummary) -> Section | None:
         of_kind = [one for one in shares if one.kind == kind]
         if of_kind:
             body.append(render("shares.html", title=title, shares=of_kind, most=most, anchor=anchor))
-    body.append("Open one to see its days. An entry with several tags counts for each, so these are more than the whole.")
+    body.append(
+        "Open one to see its days. An entry with several tags counts for each, so these are more than the whole."
+    )
     return Section(title="Time by tag and project", body=tuple(body))
 
 

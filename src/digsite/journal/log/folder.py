@@ -113,9 +113,14 @@ class Log:
 def _text(path: Path, content: bytes | None = None) -> str:
     """The text of a file with its line ends as they are."""
     try:
-        return (path.read_bytes() if content is None else content).decode()
+        return (_bytes(path) if content is None else content).decode()
     except UnicodeDecodeError as error:
         found = f"byte {error.object[error.start]:#x} at {error.start}"
         raise BadInput(explain(f"{path.name} is no UTF-8 text", found=found, do="Save it as UTF-8")) from None
     except OSError as error:
         raise LoadError(explain(f"{path} cannot be read", found=str(error))) from error
+
+
+def _bytes(path: Path) -> bytes:
+    with path.open("rb", buffering=0) as file:  # a log has thousands of files, and none needs a buffer
+        return file.read()

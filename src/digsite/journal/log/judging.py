@@ -12,6 +12,7 @@ The one session that runs right now is open and not flagged.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
 from typing import Literal
 
 from digsite.journal.log.entry import Entry
@@ -75,7 +76,7 @@ class Work:
     end: datetime | None
     flag: Flag | None = None
 
-    @property
+    @cached_property
     def length(self) -> timedelta:
         """How long it counts."""
         return timedelta() if self.flag or self.start is None or self.end is None else self.end - self.start

@@ -8,6 +8,7 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import cached_property
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -41,7 +42,7 @@ class Day:
     running: bool
     runs: tuple[RunLine, ...]
 
-    @property
+    @cached_property
     def clock(self) -> str:
         """Its time as `10:29`, with a question mark where some is in question and dots where it still runs."""
         minutes = round(self.time / timedelta(minutes=1))
@@ -100,7 +101,7 @@ class LogSummary:
         """The newest entries, the newest first."""
         return self.every[: self.newest]
 
-    @property
+    @cached_property
     def shares(self) -> tuple[Share, ...]:
         """What the time was spent on: tags, then projects, those with most time first."""
         days: dict[tuple[str, str], list[Day]] = {}

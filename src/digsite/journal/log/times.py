@@ -69,11 +69,14 @@ class Time:
         Returns:
             The instants in UTC, the earlier first.
         """
-        wall = datetime.combine(day, time(self.hour, self.minute)) + timedelta(self.days)
+        wall = datetime.combine(day, time(self.hour, self.minute))
+        if self.days:
+            wall += timedelta(self.days)
         if self.offset:
             return (datetime.fromisoformat(wall.isoformat() + self.offset).astimezone(UTC),)
-        first = wall.replace(tzinfo=zone or UTC)
-        second = first.replace(fold=1)
+        if zone is None:
+            return (wall.replace(tzinfo=UTC),)
+        first, second = wall.replace(tzinfo=zone), wall.replace(tzinfo=zone, fold=1)
         if first.utcoffset() == second.utcoffset():
             return (first.astimezone(UTC),)
         both = sorted((first.astimezone(UTC), second.astimezone(UTC)))
