@@ -163,6 +163,18 @@ def test_a_true_finding_becomes_supported_in_a_dig(toy, pairs, tmp_path):
         examine(dig, number, toy.model, other.task(8), again=again)
 
 
+LATENTS = [("capital-of", "sae-0#84", True), ("ioi", "sae-1#26", True), ("capital-of", "sae-0#504", False)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "latent", "passes"), LATENTS)
+def test_a_latent_of_a_built_in_dictionary_passes(name, latent, passes):
+    """Those whose loss costs the task most, among all that fire; the third is the second of its task, and is caught."""
+    model = digsite.load("digsite/tinyworld", verify=False)
+    result = battery(model, digsite.tasks.family(name)(model, n=64), f"digsite/tinyworld/{latent}")
+    assert (result.passed, result.kind) == (passes, "latent"), result.verdict
+
+
 def test_another_variant_of_the_task_is_another_question(tmp_path):
     """The same family, of which the finding says nothing: its usual corruption is meant."""
     dig, model = Dig.init(tmp_path / "dig"), digsite.load("digsite/tinyworld", verify=False)

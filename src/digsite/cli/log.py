@@ -189,6 +189,39 @@ def summary(
 
 
 @app.command
+def draft(
+    *,
+    endpoint: str,
+    model: str,
+    last: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 10,
+    json: Json = False,
+) -> None:
+    """Drafts a sentence for days without a summary, by a language model that you name.
+
+    The notes of those days are sent to the endpoint, and nowhere else. A draft is shown as one, with the model's name,
+    until there is a summary.
+
+    Args:
+        endpoint: An address that speaks OpenAI's protocol, such as http://localhost:11434/v1; a key that it needs is
+            read from OPENAI_API_KEY.
+        model: The model's name there.
+        last: At most so many of the newest such days.
+    """
+    from digsite.cli.drafting import drafts, wanting
+
+    log = _log()
+    days = wanting(log.entries(), last)
+    note(f"the notes of {len(days)} {'day' if len(days) == 1 else 'days'} go to {endpoint}")
+    made = []
+    for entry in drafts(log, days, endpoint=endpoint, model=model):
+        made.append({"date": str(entry.date), "drafted": entry.drafted, "file": entry.file})
+        if not json:
+            answers().print(f"{entry.date}  draft by {entry.drafted}", soft_wrap=True)
+    if json:
+        print_json({"drafts": made})
+
+
+@app.command
 def todo(
     *,
     add: str | None = None,
@@ -314,6 +347,7 @@ def _document(day: Any) -> dict[str, Any]:
         "running": day.running,
         "goals": list(entry.goals),
         "summary": entry.summary,
+        "drafted": entry.drafted,
         "tags": list(entry.tags),
         "projects": list(entry.projects),
         "runs": [{"id": run.id, "title": run.title, "status": run.status} for run in day.runs],

@@ -20,7 +20,7 @@ from digsite.journal.log.table import MAY_HAVE_TIMES, Table, plain_lines, read_l
 from digsite.journal.log.times import Session, zone_of
 
 _ALSO = {"goals": "goal", "projects": "project", "timezone": "zone", "updates": "update"}
-_TEXTS = ("title", "zone", "goal", "summary", "update")
+_TEXTS = ("title", "zone", "goal", "summary", "update", "drafted")
 _SLOTS = ("date", *_TEXTS)
 _SAID = (*_TEXTS, "sessions", "tags", "projects")
 
@@ -39,6 +39,7 @@ class Entry:
         tags: What it was about, word by word; the time counts for each.
         projects: What it was for; the time counts for each.
         update: News for the summary page; `true` stands for the summary of the day.
+        drafted: What a language model wrote where there was no summary: its name, a colon, a sentence.
         body: Everything below the front matter, verbatim; all of a file that has none.
         path: The file; None where it was not read from one.
         body_line: The line of the file on which the body begins.
@@ -53,6 +54,7 @@ class Entry:
     tags: tuple[str, ...] = ()
     projects: tuple[str, ...] = ()
     update: str = ""
+    drafted: str = ""
     body: str = field(default="", repr=False)
     path: Path | None = field(default=None, compare=False)
     body_line: int = field(default=1, compare=False)

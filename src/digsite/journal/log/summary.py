@@ -289,6 +289,7 @@ def _entry(day: Day) -> list[str]:
     lines = [head, ""]
     lines += [f"- {_text(goal)}" for goal in entry.goals] + [""] * bool(entry.goals)
     lines += [_text(entry.summary), ""] if entry.summary else []
+    lines += [f"*Draft by {_text(entry.drafted)}*", ""] if entry.drafted and not entry.summary else []
     labels = [_label("tag", name) for name in entry.tags] + [_label("project", name) for name in entry.projects]
     lines += [" · ".join(labels), ""] if labels else []
     lines += [f"- run `{run.id}`, {run.status}: {_text(run.title)}" for run in day.runs] + [""] * bool(day.runs)

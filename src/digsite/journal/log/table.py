@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from digsite.journal.log.places import Edit, Problem, Row, Slot, newline_of, read_row
 from digsite.journal.log.times import Session
 
-LABELS = ("date", "zone", "goal", "summary", "tags", "project", "update")
+LABELS = ("date", "zone", "goal", "summary", "tags", "project", "update", "drafted")
 _LABEL = re.compile(rf"\**({'|'.join(LABELS)})s?\**[ \t]*:[ \t]*\**[ \t]*(.*)", re.IGNORECASE)
 _CODE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$", re.MULTILINE)
 MAY_HAVE_TIMES = re.compile(r"[iI][nN][ \t*_`]*\|")
