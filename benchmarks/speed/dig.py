@@ -177,7 +177,7 @@ def _looking(dig: Dig, rounds: int) -> list[Row]:
     assert len(dig.runs(last=30)) == 30 and {hit.ref for hit in dig.search("5000")} >= {"run/5000"}
     setting = f"{RUNS:,} runs, {FINDINGS} findings, {NOTES:,} notes, {DAYS:,} days; held to {LOOKING:.0f} ms each"
     whole: dict[str, Callable[[], Any]] = {"all runs, with provenance and cost": dig.runs}
-    return _held(setting, calls, LOOKING, rounds) + _held("the same", whole, None, rounds)
+    return _held(setting, calls, LOOKING, rounds) + _held("the whole list, held to nothing", whole, None, rounds)
 
 
 def _log(dig: Dig, rounds: int) -> list[Row]:
@@ -195,7 +195,7 @@ def _log(dig: Dig, rounds: int) -> list[Row]:
     calls = {f"{DAYS:,} days read, summed, and three pages of Markdown": pages}
     more = {"the one HTML page of them": lambda: log_report(found).html()}
     return _held(f"a log of ten years; held to {LOG:,.0f} ms", calls, LOG, rounds) + _held(
-        "the same", more, None, rounds
+        "its page, held to nothing", more, None, rounds
     )
 
 

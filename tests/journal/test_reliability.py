@@ -15,8 +15,8 @@ from digsite._core.files import NotWritten
 from digsite.artifacts import load_result
 from digsite.journal import Dig
 from digsite.journal.searching import indexed
-from slowly import slow_but
 from digsite.viz.dig import write_site
+from slowly import slow_but
 
 FORK = multiprocessing.get_context("fork")
 
