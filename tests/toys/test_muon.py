@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from digsite.toys.trained.muon import Muon
+from digsite.toys.trained.muon import Muon, orthogonal
 from digsite.toys.trained.networks import small_gpt2
 from digsite.toys.training import Recipe, train
 
@@ -59,3 +59,33 @@ def test_matrices_of_the_blocks_take_orthogonal_steps_and_the_rest_those_of_adam
     used = network.lm_head.weight.grad
     assert used is not None
     torch.testing.assert_close(rest, -0.01 * used.sign() * (used.abs() > 0), atol=1e-4, rtol=0.02)
+
+
+@pytest.mark.parametrize("shape", [(8, 20), (20, 8), (12, 12)])
+def test_a_step_keeps_the_directions_of_a_matrix_and_levels_their_sizes(shape):
+    given = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    u, _, v = torch.linalg.svd(given, full_matrices=False)
+    levelled = u.T @ orthogonal(given) @ v.T
+    assert float((levelled - levelled.diagonal().diag()).abs().max()) < 1e-5
+    assert float(levelled.diagonal().min()) > 0.6 and float(levelled.diagonal().max()) < 1.3
+
+
+def test_steps_are_those_of_pytorchs_muon_but_for_its_rounding():
+    generator = torch.Generator().manual_seed(0)
+    given, towards = torch.randn(24, 40, generator=generator), torch.randn(3, 24, 40, generator=generator)
+    network = torch.nn.Module()
+    network.h = torch.nn.ParameterDict({"0": torch.nn.Parameter(given.clone())})
+    network.b = torch.nn.Parameter(torch.zeros(3))
+    holder = torch.nn.ModuleDict({"transformer": network})
+    theirs = torch.nn.Parameter(given.clone())
+    ours = network.h["0"]
+    optimisers = (
+        Muon(holder, weight_decay=0.1),
+        torch.optim.Muon([theirs], lr=1e-3, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+    )
+    for gradient in towards:
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        for optimiser in optimisers:
+            optimiser.step()
+    moved, known = ours.detach() - given, theirs.detach() - given
+    assert float((moved - known).norm() / known.norm()) < 0.02

@@ -96,7 +96,7 @@ def recipe(seed: int, steps: int | None = None) -> Recipe:
     steps = STEPS if steps is None else steps
     return Recipe(
         name="addition",
-        settings={"toy": "addition/1", "steps": steps, "seed": seed},
+        settings={"toy": "addition/2", "steps": steps, "seed": seed},
         steps=steps,
         seed=seed,
         network=untrained,

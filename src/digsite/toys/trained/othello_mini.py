@@ -64,7 +64,7 @@ def recipe(seed: int, steps: int | None = None) -> Recipe:
     steps = STEPS if steps is None else steps
     return Recipe(
         name="othello-mini",
-        settings={"toy": "othello-mini/1", "steps": steps, "seed": seed},
+        settings={"toy": "othello-mini/2", "steps": steps, "seed": seed},
         steps=steps,
         seed=seed,
         network=untrained,
