@@ -252,7 +252,7 @@ def _share(of: Tensor) -> float:
 TOY = TrainedToy(
     name="addition",
     description="A one-layer GPT-2 that adds numbers of two or three digits, from the ones up.",
-    cpu_minutes=0.2,
+    cpu_minutes=0.3,
     recipe=recipe,
     examine=examine,
 )
