@@ -23,6 +23,8 @@ from digsite.directions.probes.fits import ridge as ridge
 from digsite.directions.probes.monitor import StreamMonitor as StreamMonitor
 from digsite.directions.probes.monitor import monitor as monitor
 from digsite.directions.probes.pairs import pca_of_pairs as pca_of_pairs
+from digsite.directions.probes.position import PositionSubspace as PositionSubspace
+from digsite.directions.probes.position import position_subspace as position_subspace
 from digsite.directions.probes.probe import ProbeResult as ProbeResult
 from digsite.directions.probes.probe import probe as probe
 from digsite.directions.probes.prompts import LabelledPrompts as LabelledPrompts
