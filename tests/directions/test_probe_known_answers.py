@@ -54,23 +54,69 @@ def test_a_sweep_finds_the_position_that_attention_reads(planted):
     assert bool((grid[:, 3] == 1).all()) and bool((grid[:, :3] < 0.75).all()) and bool((grid[0, 4:] < 0.75).all())
 
 
-@pytest.mark.slow
-def test_beliefs_about_a_hidden_state_are_read_better_than_from_an_untrained_model(tmp_path):
-    network = train(belief_state.recipe(0, 400), tmp_path / "state").network
-    with torch.random.fork_rng(devices=[]):
+def test_what_is_added_towards_numbers_makes_them_read_and_nothing_else(planted):
+    """Two of the planted quantities are set; the others are read as they were, for they are written elsewhere."""
+    net, tokens, quantities = planted
+    known = quantities[..., net.wiring.before(0) : net.wiring.before(0) + 6]
+    found = number_probe(net.model, tokens, known, "layers.0.mlp.out", at=None, draws=0)
+    x = net.model.run(tokens, read=["layers.0.mlp.out"])["layers.0.mlp.out"]
+    wish = known.clone()
+    wish[..., :2] += torch.tensor([0.5, -2.0])
+    said = found.read(x + found.towards(x, wish))
+    torch.testing.assert_close(said, wish, rtol=1e-3, atol=1e-3)
+    once = found.towards(x[0, 4], wish[0, 4])
+    torch.testing.assert_close(once, found.towards(x, wish)[0, 4])
+    assert float(found.towards(x, found.read(x)).abs().max()) < 1e-4
+
+
+@pytest.fixture(scope="module")
+def observer(tmp_path_factory):
+    """A network that predicts the hidden process, and the same one untrained."""
+    state = tmp_path_factory.mktemp("beliefs") / "state"
+    network = train(belief_state.recipe(0, 400), state).network
+    with torch.random.fork_rng():
         torch.manual_seed(1)
         fresh = belief_state.untrained().eval()
+    return digsite.load(network, verify=False), digsite.load(fresh, verify=False)
+
+
+def belief_probe(model, site):
     rows = belief_state.rows(np.random.default_rng(5), 200)
     known = torch.from_numpy(belief_state.beliefs(rows)).float()
-    left = []
-    for one in (network, fresh):
-        model = digsite.load(one, verify=False)
-        tokens = model.tokens(torch.from_numpy(rows))
-        found = number_probe(model, tokens, known, belief_state.SITE, at=None, draws=3, name="belief")
-        left.append(1 - found.r2)
+    return number_probe(model, model.tokens(torch.from_numpy(rows)), known, site, at=None, draws=3, name="belief")
+
+
+@pytest.mark.slow
+def test_beliefs_about_a_hidden_state_are_read_better_than_from_an_untrained_model(observer):
+    trained, fresh = (belief_probe(model, belief_state.SITE) for model in observer)
+    for found in (trained, fresh):
         assert len(found.subspace) == 2  # three probabilities that sum to one: a triangle
         assert float(found.null.max()) < 0.1
-    assert left[0] < 0.03 and left[0] < 0.5 * left[1]
+    left = 1 - trained.r2
+    assert left < 0.03 and left < 0.5 * (1 - fresh.r2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("site", ["layers.0.resid_post", "layers.1.resid_post"])
+def test_a_model_that_is_given_another_belief_predicts_what_follows_from_it(observer, site):
+    model, _ = observer
+    found = belief_probe(model, site)
+    rows = belief_state.rows(np.random.default_rng(6), 200)
+    tokens = model.tokens(torch.from_numpy(rows))
+    belief = torch.from_numpy(belief_state.beliefs(rows)).float()[:, -1]
+    given = belief.roll(1, 0)  # that of another row
+    follows = (given @ torch.from_numpy(belief_state.process().sum(2).T).float()).log()
+    x = model.run(tokens, read=[site], logits=None)[site][:, -1]
+    change = found.towards(x, given)
+    random = torch.randn(change.shape, generator=torch.Generator().manual_seed(0))
+    random *= (change.norm(dim=1) / random.norm(dim=1))[:, None]
+
+    def apart(by):
+        said = model.run(tokens, edits=[digsite.add(site, by, at=-1)]).logits[:, -1].log_softmax(-1)
+        return float((follows.exp() * (follows - said)).sum(-1).mean())
+
+    before, after, control = (apart(by) for by in (torch.zeros_like(change), change, random))
+    assert after < 0.06 * before and control > 0.6 * before
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import polars as pl
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -34,6 +35,22 @@ class NumberProbe(Stack):
     known: Float[Tensor, "example target"]
     said: Float[Tensor, "example target"]
     null: Float[Tensor, " draw"]
+
+    def towards(
+        self, x: Float[Tensor, "*axes width"], numbers: Float[Tensor, "*#axes target"]
+    ) -> Float[Tensor, "*axes width"]:
+        """What to add to activations so that these numbers are read, in the directions in which the numbers are written.
+
+        `digsite.add(site, probe.towards(run[site][:, at], numbers), at=at)` puts them there: what the model does then,
+        beside equal changes in random directions, says whether it uses what the probe reads.
+
+        Args:
+            x: The activations as they are.
+            numbers: What is to be read of each.
+        """
+        written, reads = self.vectors.to(x.device, torch.float64), self.readers.to(x.device, torch.float64)
+        missing = numbers.to(x.device, torch.float64) - x.double() @ reads.T - self.biases.to(x.device, torch.float64)
+        return (missing @ torch.linalg.pinv(written @ reads.T, rtol=1e-5) @ written).to(x.dtype)
 
     @property
     def r2(self) -> float:
