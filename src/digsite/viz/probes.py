@@ -1,13 +1,17 @@
-"""The figures of probes: where a label can be read, and one probe beside its controls."""
+"""The figures of probes: where a label can be read, one probe beside its controls, and where a model thinks it is."""
+
+import numpy as np
 
 from digsite._core.figures import draws
+from digsite._core.numerics import wilson_interval
 from digsite._core.visible import visible
-from digsite.directions.probes import ProbeResult, ProbeSweep
+from digsite.directions.probes import PositionSubspace, ProbeResult, ProbeSweep
 from digsite.sites import Site
 from digsite.viz.axes import Axis
 from digsite.viz.estimate import Estimate
 from digsite.viz.figure import Figure
 from digsite.viz.heatmap import heatmap
+from digsite.viz.lines import Line, lines
 from digsite.viz.methods import control, placed
 from digsite.viz.null_histogram import null_histogram
 
@@ -57,6 +61,27 @@ def probe_figure(result: ProbeResult) -> Figure:
         references={"random direction": controls[-1]["auroc"]} if controls else None,
         n=len(result.labels),
         caption=f"{result.verdict}.",
+        code=result.provenance.made_by,
+    )
+
+
+@draws(PositionSubspace)
+def position_figure(result: PositionSubspace) -> Figure:
+    """How often each position is read from its subspace, and from random ones of as many dimensions."""
+    ends = [wilson_interval(int(one.sum()), len(one)) for one in result.right.T]
+    low, high = np.array(ends).T
+    random = result.right_random.numpy()
+    return lines(
+        [
+            Line("subspace of position", result.right.double().mean(0).numpy(), low, high),
+            Line("random subspaces", random.mean(0), *np.quantile(random, [0.025, 0.975], axis=0), is_control=True),
+        ],
+        title=f"Positions read from {len(result.basis)} dimensions at {result.site}",
+        along=Axis("position", tuple(str(place + 1) for place in range(result.right.shape[1]))),
+        unit="fraction",
+        bounds=(0.0, 1.0),
+        n=len(result.right),
+        caption=f"Held-out texts. {result.verdict}.",
         code=result.provenance.made_by,
     )
 

@@ -39,7 +39,7 @@ class NumberProbe(Stack):
     def towards(
         self, x: Float[Tensor, "*axes width"], numbers: Float[Tensor, "*#axes target"]
     ) -> Float[Tensor, "*axes width"]:
-        """What to add to activations so that these numbers are read, in the directions in which the numbers are written.
+        """What to add to activations so that these numbers are read, along the directions in which they are written.
 
         `digsite.add(site, probe.towards(run[site][:, at], numbers), at=at)` puts them there: what the model does then,
         beside equal changes in random directions, says whether it uses what the probe reads.
