@@ -17,12 +17,14 @@ from digsite.toys.trained.othello_mini import (
     boards,
     errors,
     fit,
+    is_legal,
     judged,
     loss,
     misread,
     other_boards,
     predicted,
     recipe,
+    stream,
     turns,
     untrained,
 )
@@ -132,3 +134,33 @@ def test_a_network_that_was_not_trained_is_refused(tmp_path):
     with pytest.raises(ContractBroken, match="most likely move is legal: 0") as refused:
         TOY.make(tmp_path / "toy", steps=2)
     assert "squares read from the stream: 0" in str(refused.value)
+
+
+@pytest.mark.slow
+def test_a_short_training_keeps_a_board_that_it_uses(tmp_path):
+    """800 steps of 6000: the board is read, and a disc that is turned in the stream turns the moves as the rules do."""
+    network = train(recipe(0, 800), tmp_path / "state").network
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        fresh = digsite.load(untrained().eval(), verify=False)
+    model = digsite.load(network, verify=False)
+    fitted, held_out = play(np.random.default_rng(5), 300), play(np.random.default_rng(6), 300, held_out=True)
+    assert float(is_legal(model, held_out)[judged(held_out)].float().mean()) > 0.9
+    seen, known = stream(model, held_out), boards(fitted)
+    probe = fit(stream(model, fitted), known)
+    read = misread(probe, seen, held_out)
+    assert read < 0.18
+    assert read < 0.45 * misread(fit(stream(fresh, fitted), known), stream(fresh, held_out), held_out)
+    assert read < 0.45 * misread(fit(stream(model, fitted), other_boards(fitted, seed=0)), seen, held_out)
+
+    at = turns(held_out, np.random.default_rng(0))
+    turned = probe.turned(seen[at.row, at.place], at.square, at.to)
+    random = torch.randn(turned.shape, generator=torch.Generator().manual_seed(0))
+    random *= (turned.norm(dim=1) / random.norm(dim=1))[:, None]
+    said = [predicted(model, held_out, at, change) for change in (None, turned, random)]
+    before, after, control = (float(errors(logits, at.after).mean()) for logits in said)
+    assert after < 0.95 * before and control > before
+    for legal_now, more in ((at.after & ~at.before, True), (at.before & ~at.after, False)):
+        before, after, control = (float((one.softmax(-1)[:, :SQUARES] * legal_now).sum(1).mean()) for one in said)
+        assert after > 1.4 * before if more else after < 0.65 * before
+        assert abs(control - before) < 0.25 * abs(after - before)
