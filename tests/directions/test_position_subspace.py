@@ -165,6 +165,10 @@ def test_what_cannot_be_asked_is_refused():
         position_subspace(model, model.tokens(random_rows(20)[:, :3]), SITE)
     with pytest.raises(BadInput, match=r"A subspace of 20 dimensions cannot be found(.|\n)*Possible: 1 to 10"):
         position_subspace(model, model.tokens(random_rows(20)), SITE, size=20)
+    with pytest.raises(BadInput, match="A subspace is judged beside random ones"):
+        position_subspace(model, model.tokens(random_rows(20)), SITE, draws=0)
+    with pytest.raises(BadInput, match="names several sites"):
+        position_subspace(model, model.tokens(random_rows(20)), "layers.*.resid_pre")
     with torch.no_grad():
         model.hf.transformer.wpe.weight[3, 0] = torch.nan
     with pytest.raises(NotFinite, match=r"an activation at layers\.0\.resid_pre"):

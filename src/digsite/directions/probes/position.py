@@ -180,7 +180,7 @@ def position_subspace(
         seed: Of the split, the neighbours and the random subspaces.
 
     Raises:
-        BadInput: Too few texts, texts too short, or more dimensions than there are.
+        BadInput: Too few texts, texts too short, no random subspace, or more dimensions than there are.
         NotFinite: An activation is NaN or infinite.
 
     Units: shares; nats for the effect of an exchange.
@@ -199,6 +199,8 @@ def position_subspace(
         found = f"{len(groups.unique())} texts, the shortest of {length} tokens"
         asked = f"Positions are told apart on {FEWEST} different texts of {SHORTEST} tokens or more"
         raise BadInput(explain(asked, found=found))
+    if draws < 1:
+        raise BadInput(explain("A subspace is judged beside random ones", found=f"draws={draws}", possible="1 or more"))
     with measure() as cost:
         train, test = split(torch.ones(len(tokens), dtype=torch.bool), groups, held_out, seed)  # 1
         rows, columns, _ = tokens.places(slice(1, length))
