@@ -209,4 +209,4 @@ def test_a_head_looks_for_the_position_before_in_a_few_dimensions(tmp_path: Path
             seen = model.run(tokens, edits=edits, read=[pattern])[pattern][:, head, b + 1]
             moved.append(float((seen[:, b - 1] - plain[pattern][:, head, b + 1, b - 1]).mean()))
         went.append(float(np.mean(moved)))
-    assert length == induction.LENGTH and went[0] > 0.5 * float(scores[head]) and abs(went[1]) < 0.2 * went[0]
+    assert length == induction.LENGTH and went[0] > 0.5 * float(scores[head]) and abs(went[1]) < 0.35 * went[0]
