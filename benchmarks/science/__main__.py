@@ -1,4 +1,4 @@
-"""`python -m benchmarks.science [scoreboard | dictionaries | compiled | stories] [--save]`: found again, or not."""
+"""`python -m benchmarks.science [scoreboard | dictionaries | compiled | stories | directions] [--save]`: found again, or not."""
 
 import argparse
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.science import compiled, stories
+from benchmarks.science import compiled, directions, stories
 from benchmarks.science.tables import table
 from benchmarks.speed.table import conditions
 
@@ -25,11 +25,10 @@ def board_page(board: Any, over: str) -> str:
 
 
 def main() -> None:
-    """Runs one of the four."""
+    """Runs one of the five."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.science", description=__doc__)
-    parser.add_argument(
-        "what", nargs="?", default="scoreboard", choices=("scoreboard", "dictionaries", "compiled", "stories")
-    )
+    names = ("scoreboard", "dictionaries", "compiled", "stories", "directions")
+    parser.add_argument("what", nargs="?", default="scoreboard", choices=names)
     parser.add_argument("--programs", type=lambda text: text.split(","), help="or ways to plant features")
     parser.add_argument("--methods", type=lambda text: text.split(","), help="or ways to a dictionary")
     parser.add_argument("--save", action="store_true", help="write the dated page")
@@ -41,8 +40,8 @@ def main() -> None:
             made = board_page(scoreboard(asked.programs, asked.methods, draws=40), "programs")
         elif asked.what == "dictionaries":
             made = board_page(dictionary_scoreboard(asked.programs, asked.methods, seeds=5), "ways to plant features")
-        elif asked.what == "stories":
-            found = stories.study()
+        elif asked.what in ("stories", "directions"):
+            found = stories.study() if asked.what == "stories" else directions.study()
             made, figures = found.page, found.figures
         else:
             made = compiled.page(asked.programs)

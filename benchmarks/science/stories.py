@@ -21,6 +21,7 @@ from typing import Any
 
 import polars as pl
 import torch
+from benchmarks.science.study import Study
 from benchmarks.science.tables import table
 
 import digsite
@@ -61,7 +62,6 @@ from digsite.models import Model, untrained
 from digsite.models.prediction import cross_entropy, predicted
 from digsite.store import LiveSource, harvest, joined
 from digsite.tasks import Corpus
-from digsite.viz import Figure
 
 LAYER, LATENTS, WIDTH, K = 2, 512, 64, 16
 STREAM = f"layers.{LAYER}.resid_post"
@@ -86,14 +86,6 @@ class Size:
     rows: int = 330_000
     steps: int = 200
     judged: int = 24
-
-
-@dataclass(frozen=True, kw_only=True)
-class Study:
-    """A page and its figures by name."""
-
-    page: str
-    figures: Mapping[str, Figure]
 
 
 class Texts:

@@ -184,14 +184,16 @@ class ProbeCard(Result):
             said.append("no neutral text was given, so nothing is known of its false positives")
         else:
             said.append(f"recall {own['recall']:.2f} at {self.rate:.0%} false positives on neutral text")
-        if away := [rows[PROBE, name]["auroc"] for name in self.sets[1:]]:
+        away = [rows[PROBE, name]["auroc"] for name in self.sets[1:]]
+        if len(away) == 1:
+            said.append(f"{away[0]:.2f} on {self.sets[1]}")
+        elif away:
             said.append(f"{min(away):.2f} to {max(away):.2f} on {len(away)} other sets")
         if self.causal is not None:
             took, *rest = self.causal.to_frame().to_dicts()
-            said.append(
-                f"ablating it takes {took['lost']:.2f} of {float(self.causal.base.mean()):.2f} {self.causal.unit}, "
-                f"random directions at most {max(row['lost'] for row in rest[1:]):.2f}"
-            )
+            whole = f"{float(self.causal.base.mean()):.2f} {self.causal.unit}".rstrip()
+            most = max(row["lost"] for row in rest[1:])
+            said.append(f"ablating it takes {took['lost']:.2f} of {whole}, random directions at most {most:.2f}")
         failed = self.failures()
         said.append(f"but {', '.join(failed)}" if failed else "it stands up to every control")
         return "; ".join(said)
@@ -226,8 +228,9 @@ def probe_card(
         neutral_at: Where in each row of it the probe reads, such as -1 for prompts like the examples; None for every
             piece of as many tokens as those of an example.
         rate: The rate of false positives at which recall is given.
-        behaviour: A task whose clean prompts the direction is taken away in, or a metric of the logits of the held-out
-            prompts (padded on the left), larger where the label is yes.
+        behaviour: A task in whose clean prompts the direction is taken away, at the last token where the examples are
+            read at places of their own; or a metric of the logits of the held-out prompts (padded on the left), larger
+            where the label is yes, and then it is taken away where each is read.
         draws: How often labels are shuffled, and how many random directions the causal check has.
         held_out: Fraction of the examples that is held out.
         seed: Of the split, the shuffles and the random directions.

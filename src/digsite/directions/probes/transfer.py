@@ -79,14 +79,20 @@ class TransferMatrix(Result):
         return pl.DataFrame(rows)
 
     @property
+    def lost(self) -> list[tuple[str, str]]:
+        """From which set to which a probe reads no better than one random direction in twenty."""
+        rows = self.to_frame().to_dicts()
+        return [(row["train"], row["test"]) for row in rows if row["low"] <= max(0.5, row["random_95"])]
+
+    @property
     def verdict(self) -> str:
         """The answer in one sentence."""
         rows = self.to_frame().to_dicts()
         own = [row for row in rows if row["train"] == row["test"]]
         away = [row for row in rows if row["train"] != row["test"]]
         worst = min(away, key=lambda row: row["auroc"])
-        lost = [f"{row['train']} → {row['test']}" for row in away if row["low"] <= max(0.5, row["random_95"])]
-        bad = [row["test"] for row in own if row["low"] <= max(0.5, row["random_95"])]
+        lost = [f"{train} → {test}" for train, test in self.lost if train != test]
+        bad = [test for train, test in self.lost if train == test]
         said = (
             f"; no better than random directions: {', '.join(lost)}" if lost else "; every transfer beats random ones"
         )

@@ -1,0 +1,442 @@
+"""Directions that steer and read, in a model that is known and in one that wrote stories, each with its card.
+
+1. digsite/tinyworld: gender, number and language are steered, at two layers, on every token or from the last one of the
+   prompt on. A direction is found on some words and judged on others; of these four ways the half of the prompts that
+   chooses the coefficient chooses one, and the other half reports.
+2. digsite/tinyworld: probes of one event told in English and in Tavi, carried from one language to the other and back.
+   People come in pairs, and no pair is on both sides. Gender has its probe card.
+3. stories260K: gender at the name, with its probe card, steer card and monitor; what kind of head each head is; lenses
+   on the same held-out text.
+4. What did not stand up to its control heads the page.
+
+stories260K and TinyStories are read from the folder in DIGSITE_TEST_DATA; without it, 3. is left out and the page says
+so.
+"""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import torch
+from benchmarks.science.study import Study
+from benchmarks.science.tables import table
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+import digsite
+from digsite import Direction, Model, Task, Tokens, tasks
+from digsite.directions.probes import LabelledPrompts, ProbeCard, TransferMatrix, monitor, probe_card, transfer_matrix
+from digsite.directions.steering import (
+    FROM_LAST,
+    SteerCard,
+    Target,
+    difference,
+    log_odds,
+    steer_card,
+    token_target,
+)
+from digsite.directions.steering.target import token_ids
+from digsite.heads import head_scores
+from digsite.lenses import Lens, compare_lenses, fit_jacobian, fit_tuned
+from digsite.models import Sampling
+from digsite.tasks import Corpus
+from digsite.tasks.agreement import PLURAL, SINGULAR
+from digsite.tasks.examples import Example
+from digsite.tasks.same_meaning import who_receives
+from digsite.tasks.tongues import ENGLISH, TAVI
+from digsite.tasks.words import FEMALE, MALE, NAMES, NOUNS
+from digsite.viz import Figure
+
+COEFFICIENTS = (-1.0, -0.5, -0.25, -0.1, 0.1, 0.25, 0.5, 1.0)
+SHE, HE = (" she", " She"), (" he", " He")
+LAYERS = (1, 2)
+STORY_LAYERS = (1, 3)
+EVERY, LAST = "every token", "the last of the prompt on"
+TOKENS = {EVERY: None, LAST: FROM_LAST}
+PROMPTS, NEUTRAL, EVENTS = 96, 128, 12
+STEPS, JACOBIANS, ROWS = 100, 24, 64
+"""Of the tuned lens; prompts of the Jacobian lens; rows of held-out text that lenses are judged on."""
+SHOWN = ("effect", "low", "high", "wrong_way", "kl", "loss_added", "random_least", "random_most", "random_kl")
+HER_WORDS = ("girl", "mom", "sister", "lady", "queen", "princess", "grandma", "aunt", "woman", "daughter")
+HIS_WORDS = ("boy", "dad", "brother", "gentleman", "king", "prince", "grandpa", "uncle", "man", "son")
+NOUN_FRAMES = ("One day, the little {}", "Once upon a time, there was a {}", "The {}")
+
+
+class Page:
+    """Sections in the order in which they are found; what failed its control is collected for the head."""
+
+    def __init__(self, title: str):
+        self.title = title
+        self.lines, self.figures, self.failed = list[str](), dict[str, Figure](), list[dict[str, str]]()
+
+    def part(
+        self,
+        title: str,
+        asked: str,
+        verdict: str,
+        frames: Sequence[pl.DataFrame],
+        figure: Figure,
+        failures: Sequence[str] = (),
+    ) -> None:
+        """A result: what was done, its verdict as it is, its tables, its figure."""
+        name = title.lower().replace(":", "").replace(" ", "-")
+        self.figures[name] = figure
+        self.failed.append({"part": title, "did not stand up to": "; ".join(failures) or "–"})
+        self.lines += [f"## {title}", "", asked, "", f"**{verdict}.**", ""]
+        for frame in frames:
+            self.lines += [*table(frame), ""]
+        self.lines += [f"![{title}](FIGURE-{name}.svg)", ""]
+        print(f"{title}: {verdict}", flush=True)
+
+    def written(self) -> Study:
+        """4. The page."""
+        head = [f"# {self.title}", "", "## What did not stand up to its control", "", *table(pl.DataFrame(self.failed))]
+        return Study(page="\n".join([*head, "", *self.lines]), figures=self.figures)
+
+
+def study() -> Study:
+    """The whole study; says on the way what it finds."""
+    page = Page("Directions: steered, read and watched")
+    model = digsite.load("digsite/tinyworld", verify=False)
+    _steered(page, model)  # 1
+    _read(page, model)  # 2
+    folder = os.environ.get("DIGSITE_TEST_DATA")
+    if folder:
+        _stories(page, Path(folder))  # 3
+    else:
+        page.lines += ["## stories260K", "", "Left out: DIGSITE_TEST_DATA does not name a folder with the model.", ""]
+    return page.written()
+
+
+# -- 1. ------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, kw_only=True)
+class Steered:
+    """What is steered.
+
+    Attributes:
+        title: Of the section.
+        asked: What was done.
+        find: The direction at a site.
+        target: What it is meant to raise.
+        neutral: Prompts that have nothing to do with it.
+    """
+
+    title: str
+    asked: str
+    find: Callable[[str], Direction]
+    target: Target
+    neutral: Tokens
+
+
+def _steered(page: Page, model: Model) -> None:
+    found, judged = (_pronouns(model, part) for part in (0, 1))
+    subjects, others = (_verbs(model, part) for part in (0, 1))
+    hers, plural = _hers(found), torch.tensor([PLURAL[0] in right for right in subjects.right.texts])
+    digits = tasks.greater_than(model, n=NEUTRAL).clean
+    some, rest = NAMES[::4], [name for name in NAMES if name not in NAMES[::4]]
+    english, tavi = (
+        model.tokens([f"{opener} {name}" for opener in openers for name in some])
+        for openers in (("When", "After", "While"), ("Kel", "Pos", "Edun"))
+    )
+    capitals, theirs = ([f" {city}" for city in speech.capitals.values()] for speech in (ENGLISH, TAVI))
+
+    def female(site: str) -> Direction:
+        return difference(model, found.clean[hers], found.clean[~hers], site, text=others.clean, name="female")
+
+    def many(site: str) -> Direction:
+        sides = subjects.clean[plural], subjects.clean[~plural]
+        return difference(model, *sides, site, text=found.clean, name="plural")
+
+    def other_language(site: str) -> Direction:
+        return difference(model, tavi, english, site, text=digits, name="Tavi")
+
+    _four_ways(
+        page,
+        model,
+        Steered(
+            title="tinyworld: steering gender",
+            asked="Found on sentences about half of the names, judged on sentences about the others.",
+            find=female,
+            target=token_target(model, judged.clean, SHE, against=HE),
+            neutral=others.clean,
+        ),
+    )
+    _four_ways(
+        page,
+        model,
+        Steered(
+            title="tinyworld: steering number",
+            asked="Found on half of the nouns as subjects, judged on the others; between subject and verb stands a "
+            "noun of the opposite number.",
+            find=many,
+            target=token_target(model, others.clean, PLURAL, against=SINGULAR),
+            neutral=found.clean,
+        ),
+    )
+    _four_ways(
+        page,
+        model,
+        Steered(
+            title="tinyworld: steering language where it is open",
+            asked="Found at a name after the first word of an English sentence and of a Tavi one; judged where a "
+            "sentence begins with another name and both languages may go on.",
+            find=other_language,
+            target=token_target(model, model.tokens(rest), [" ma", " len"]),
+            neutral=digits,
+        ),
+    )
+    _four_ways(
+        page,
+        model,
+        Steered(
+            title="tinyworld: steering language where it is settled",
+            asked="The same direction, judged at the end of English sentences that ask for a capital: does the model "
+            "give a Tavi city?",
+            find=other_language,
+            target=token_target(model, tasks.capital_of(model, n=64).clean, theirs, against=capitals),
+            neutral=digits,
+        ),
+    )
+
+
+def _four_ways(page: Page, model: Model, asked: Steered, layers: Sequence[int] = LAYERS) -> None:
+    """Cards at two layers and on two choices of tokens; the best by the prompts that choose is shown whole."""
+    ways = {
+        (f"layers.{layer}.resid_post", on): steer_card(
+            model,
+            asked.find(f"layers.{layer}.resid_post"),
+            target=asked.target,
+            neutral=asked.neutral,
+            coefficients=COEFFICIENTS,
+            at=at,
+            new_tokens=8,
+        )
+        for layer in layers
+        for on, at in TOKENS.items()
+    }
+    rows = []
+    for (site, on), card in ways.items():
+        frame = card.to_frame().filter("chosen").select("coefficient", *SHOWN).to_dicts()
+        row = frame[0] if frame else dict.fromkeys(("coefficient", *SHOWN))
+        rows.append({"site": site, "written on": on} | row | {"fails": "; ".join(card.failures) or "–"})
+    site, on = max(ways, key=lambda way: _chosen_by(ways[way]))
+    best = ways[site, on]
+    page.part(
+        asked.title,
+        f"{asked.asked} {len(asked.target.prompts)} prompts, of which half choose the coefficient and one of the four "
+        f"ways below, and half report; units are the mean length of an activation. The KL is a mean over all tokens of "
+        f"the neutral prompts, so a change of the last token alone is cheap. Chosen: {site}, written on {on}.",
+        best.verdict,
+        [pl.DataFrame(rows, infer_schema_length=None), best.to_frame().select("coefficient", *SHOWN, "chosen")],
+        best.figure(),
+        best.failures if best.chosen is not None else ("no coefficient raises it at that cost", *best.failures),
+    )
+
+
+def _chosen_by(card: SteerCard) -> float:
+    """The effect on the prompts that choose."""
+    return -torch.inf if card.chosen is None else float(card.effect[card.chosen, card.choosing].mean())
+
+
+# -- 2. ------------------------------------------------------------------------------------------------------------
+def _read(page: Page, model: Model) -> None:
+    told = [who_receives(model, EVENTS, people=pair, seed=at) for at, pair in enumerate(zip(FEMALE, MALE, strict=True))]
+    site = "layers.1.resid_post"
+    asked = (
+        f"{len(told)} pairs of a woman and a man in {EVENTS} events each, told in both languages; {site}, last token. "
+        "Probes are judged on pairs of people that they were not fitted on."
+    )
+    for question, label in (("a woman receives", _woman), ("the one named first receives", _first_named)):
+        sets = [_told(model, [both[speech.name] for both in told], speech.name, label) for speech in (ENGLISH, TAVI)]
+        matrix = transfer_matrix(model, sets, site)
+        title = f"tinyworld: {question}"
+        page.part(title, asked, matrix.verdict, [_short(matrix)], matrix.figure(), [_lost(matrix)] * bool(matrix.lost))
+    found, judged = (_pronouns(model, part) for part in (0, 1))
+    card = probe_card(
+        model,
+        _labelled(found, "she", -1),
+        site,
+        others=[_labelled(judged, "other names", -1)],
+        neutral=_verbs(model, 0).clean,
+        neutral_at=-1,
+        behaviour=judged,
+    )
+    asked = f"{site}, at the last token, where the model is about to say she or he; in another set of sentences all names are others."
+    page.part("tinyworld: a probe of gender", asked, card.verdict, _tables(card), card.figure(), card.failures())
+
+
+def _told(model: Model, several: Sequence[Task], name: str, label: Callable[[Task], list[bool]]) -> LabelledPrompts:
+    """Events of all pairs of people in one language, with a label each and the pair as the group."""
+    rows = [
+        side.ids[at][side.mask[at]].tolist() for task in several for side in _sides(task) for at in range(len(side))
+    ]
+    groups = torch.tensor([pair for pair, task in enumerate(several) for _ in range(2 * len(task))])
+    labels = torch.tensor([yes for task in several for yes in label(task)])
+    return LabelledPrompts(name=name, tokens=model.tokens(rows), labels=labels, groups=groups)
+
+
+def _sides(task: Task) -> tuple[Tokens, Tokens]:
+    return task.clean, task.require_corrupt()
+
+
+def _woman(task: Task) -> list[bool]:
+    """Whether a woman receives, in the clean prompts and then in the corrupt ones."""
+    return [answers[0].strip() in FEMALE for side in (task.right, task.wrong) for answers in side.texts]
+
+
+def _first_named(task: Task) -> list[bool]:
+    """Whether the one who receives was named before the other."""
+    found = []
+    for side, right, wrong in zip(_sides(task), (task.right, task.wrong), (task.wrong, task.right), strict=True):
+        for ids, receiver, giver in zip(side.ids.tolist(), right.ids[:, 0, 0], wrong.ids[:, 0, 0], strict=True):
+            found.append(ids.index(int(receiver)) < ids.index(int(giver)))
+    return found
+
+
+def _short(matrix: TransferMatrix) -> pl.DataFrame:
+    return matrix.to_frame().select("train", "test", "auroc", "low", "high", "accuracy", "random_95", "cosine", "n")
+
+
+def _lost(matrix: TransferMatrix) -> str:
+    return f"no better than random directions: {', '.join(f'{train} → {test}' for train, test in matrix.lost)}"
+
+
+# -- 3. ------------------------------------------------------------------------------------------------------------
+def _stories(page: Page, folder: Path) -> None:
+    model = digsite.load(folder / "models/stories260K", verify=False)
+    texts = json.loads((folder / "data/tinystories/tinystories_clean.json").read_text())
+    stories = Corpus.of(texts[:32], model, length=128, name="TinyStories")
+    neutral = next(stories.batches(64))
+    found, judged = (_pronouns(model, part) for part in (0, 1))
+    hers, name = _hers(found), _name(found)
+    site = f"layers.{STORY_LAYERS[1]}.resid_post"
+
+    def female(site: str) -> Direction:
+        sides = found.clean[hers], found.clean[~hers]
+        return difference(model, *sides, site, at=name[hers], minus_at=name[~hers], text=neutral, name="female")
+
+    _gender_at_the_name(page, model, site, stories)
+    _four_ways(
+        page,
+        model,
+        Steered(
+            title="stories260K: steering gender",
+            asked="Found at half of the names, judged at the end of sentences about the others.",
+            find=female,
+            target=token_target(model, judged.clean, SHE, against=HE),
+            neutral=neutral,
+        ),
+        STORY_LAYERS,
+    )
+    watched = monitor(model, female(site), judged.clean, new=48, sample=Sampling())
+    asked = f"The direction of gender ({site}) while the model goes on from {len(judged)} prompts, temperature 1."
+    wrong = [] if watched.choice is None else watched.check().filter(~pl.col("within"))["level"].to_list()
+    failures = ["no tail fits"] if watched.choice is None else [f"held-out sequences above {at:.1f}" for at in wrong]
+    tables = [] if watched.choice is None else [watched.check()]
+    tables.append(watched.to_frame())
+    page.part("stories260K: a monitor of gender", asked, watched.verdict, tables, watched.figure(), failures)
+    heads = head_scores(model, text=stories, random_weights=True)
+    asked = "Every kind of head, on random repeats and on stories, beside its null and the same model with shuffled weights; of each kind the strongest head."
+    shown = heads.best().drop("unit", "n")
+    page.part("stories260K: what each head does", asked, heads.verdict, [shown], heads.figure())
+    _lenses(page, model, texts)
+
+
+def _gender_at_the_name(page: Page, model: Model, site: str, stories: Corpus) -> None:
+    """The probe is read at the last token of the name, and names are split, not sentences."""
+    task = tasks.gendered_pronoun(model, n=300)
+    named = [frame.format(word) for words in (HER_WORDS, HIS_WORDS) for word in words for frame in NOUN_FRAMES]
+    hers = torch.arange(len(named)) < len(named) // 2
+    she, he = (token_ids(model, words) for words in (SHE, HE))
+
+    def she_against_he(logits: Float[Tensor, "batch pos vocab"]) -> Float[Tensor, " batch"]:
+        return log_odds(logits[:, -1], she, he)
+
+    card = probe_card(
+        model,
+        LabelledPrompts(name="she", tokens=task.clean, labels=_hers(task), groups=_names(task), at=_name(task)),
+        site,
+        fit="logistic",
+        others=[LabelledPrompts(name="nouns", tokens=model.tokens(named), labels=hers)],
+        neutral=stories,
+        behaviour=she_against_he,
+    )
+    asked = (
+        f"{site}, at the last token of the name; half of the names are held out. Another set has words such as "
+        f"{', '.join(HER_WORDS[:3])} in their place. It is ablated at the name, and its effect read at the end of the "
+        "sentence. The neutral text is stories, which have girls and boys in them: a probe of gender has to fire there."
+    )
+    page.part(
+        "stories260K: a probe of gender at the name",
+        asked,
+        card.verdict,
+        _tables(card),
+        card.figure(),
+        card.failures(),
+    )
+
+
+def _lenses(page: Page, model: Model, texts: Sequence[str]) -> None:
+    """Four lenses on rows of text that none was fitted on."""
+    learn, held_out = Corpus.of(list(texts), model, length=256, name="TinyStories").split(ROWS)
+    lenses = {
+        "logit": Lens(model),
+        "tuned": fit_tuned(model, learn, held_out, steps=STEPS),
+        "Jacobian": fit_jacobian(model, learn, prompts=JACOBIANS),
+    }
+    compared = compare_lenses(model, held_out, lenses, learn=learn, rows=ROWS)
+    asked = (
+        f"The tuned lens learned for {STEPS} steps of 4 rows, the Jacobian lens is the mean of {JACOBIANS} prompts; all "
+        f"are judged on the same {ROWS} rows of 256 tokens. KL is from the model, in nats a token; null is the lens on "
+        "the stream of another token."
+    )
+    failures = [compared.verdict.split("; ")[1]] if " is no nearer than " in compared.verdict else []
+    shown = compared.to_frame().drop("ahead", "ce", "n")
+    page.part("stories260K: lenses", asked, compared.verdict, [shown], compared.figure(), failures)
+
+
+# -- what is asked -------------------------------------------------------------------------------------------------
+def _pronouns(model: Model, part: int) -> Task:
+    """Prompts about half of the names: those of the even places, or of the odd ones."""
+    return tasks.gendered_pronoun(model, n=PROMPTS, female=FEMALE[part::2], male=MALE[part::2], seed=part)
+
+
+def _verbs(model: Model, part: int) -> Task:
+    """Prompts with half of the nouns as subjects."""
+    subjects = {word for pair in list(NOUNS.items())[part::2] for word in pair}
+
+    def kept(example: Example) -> bool:
+        return example.clean.split()[1] in subjects
+
+    return tasks.subject_verb_agreement(model, n=NEUTRAL, keep=kept, seed=part)
+
+
+def _hers(task: Task) -> Bool[Tensor, " example"]:
+    return torch.tensor([right[0] in SHE for right in task.right.texts])
+
+
+def _name(task: Task) -> Int[Tensor, " example"]:
+    """The last token of the name in each prompt."""
+    return task.spans["name"][:, 1] - 1
+
+
+def _names(task: Task) -> Int[Tensor, " example"]:
+    """Which name each prompt is about."""
+    spans = zip(task.clean.strings, task.spans["name"].tolist(), strict=True)
+    return torch.tensor([NAMES.index("".join(tokens[start:stop]).strip()) for tokens, (start, stop) in spans])
+
+
+def _labelled(task: Task, name: str, at: int | Tensor) -> LabelledPrompts:
+    return LabelledPrompts(name=name, tokens=task.clean, labels=_hers(task), at=at)
+
+
+def _tables(card: ProbeCard) -> list[pl.DataFrame]:
+    """The AUROC by whom and on what; recall, calibration and the causal check of the probe."""
+    frame = card.to_frame()
+    tables = [frame.select("set", "by", "auroc", "low", "high", "accuracy", "random_95", "n")]
+    own = frame.filter(pl.col("recall").is_not_null() | pl.col("brier").is_not_null())
+    tables.append(own.select("set", "recall", "recall_low", "recall_high", "brier", "calibration_error"))
+    return tables if card.causal is None else [*tables, card.causal.to_frame()]
