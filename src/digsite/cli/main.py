@@ -28,6 +28,7 @@ from digsite.cli.report import report
 from digsite.cli.sae_judge import compare_, eval_
 from digsite.cli.sae_train import train
 from digsite.cli.scoreboard import scoreboard
+from digsite.cli.steer_files import export, take
 from digsite.cli.surgery import disable
 
 _HELP = """From a Hugging Face model and a question to an explanation that was tested.
@@ -54,6 +55,8 @@ app.meta.suppress_keyboard_interrupt = False
 circuit.app.command(disable)
 for command in (card, monitor):
     probe.app.command(command)
+for command, name in ((take, "import"), (export, "export")):
+    steer.app.command(command, name=name)
 for command, name in ((train, "train"), (eval_, "eval"), (compare_, "compare")):
     sae.app.command(command, name=name)
 about_models = (investigate, lens.app, heads, patch, generate, probe.app, steer.app, circuit.app, harvest, sae.app)

@@ -20,6 +20,7 @@ from digsite.cli.outputs import (
     print_saved,
     spent,
 )
+from digsite.cli.steer_files import stored
 
 if TYPE_CHECKING:
     from digsite import Model, Task, Tokens
@@ -167,33 +168,35 @@ def generate(
     """What does the model write with a direction added, and without?
 
     Args:
-        direction: A folder with one direction, such as `digsite steer --keep` wrote.
+        direction: A folder of `digsite steer --keep` or `digsite steer import`; all of its directions are added.
         prompt: Where it begins; give the option again for another prompt.
         coefficient: How much of the direction is added.
         unit: Of the coefficient: raw, norm, sd or max.
         tokens: Most tokens to write.
     """
-    from digsite.directions import load_direction
     from digsite.models import made_by
 
-    added = load_direction(direction)
+    added = stored(direction)
     loaded = loading.load(model)
-    added.check(loaded)
+    for each in added:
+        each.check(loaded)
+    edits = [each.add(coefficient, unit) for each in added]
     with measure() as cost:
         read = loaded.tokens(prompt)
         plain = loaded.generate(read, max_new_tokens=tokens)
-        steered = loaded.generate(read, max_new_tokens=tokens, edits=[added.add(coefficient, unit)])
+        steered = loaded.generate(read, max_new_tokens=tokens, edits=edits)
     if json:
-        edit = f"direction.add({coefficient}, {unit!r})"
-        call = f"model.generate(model.tokens({prompt!r}), max_new_tokens={tokens}, edits=[{edit}])"
+        edit = f"[direction.add({coefficient}, {unit!r}) for direction in digsite.directions.load({str(direction)!r})]"
+        call = f"model.generate(model.tokens({prompt!r}), max_new_tokens={tokens}, edits={edit})"
         rows = zip(prompt, read.strings, plain.texts, steered.texts, strict=True)
         made = [dict(zip(("prompt", "tokens", "plain", "steered"), row, strict=True)) for row in rows]
-        where = {"direction": repr(added), "coefficient": coefficient, "unit": unit}
+        where = {"directions": [repr(each) for each in added], "coefficient": coefficient, "unit": unit}
         whence = {"cost": vars(cost), "provenance": made_by(call, loaded, read.fingerprint).to_dict()}
         print_json({"model": loaded.name, "bos": read.bos, **where, "generations": made} | whence)
         return
     out = answers()
-    out.print(repr(added), style="dim", soft_wrap=True)
+    for each in added:
+        out.print(repr(each), style="dim", soft_wrap=True)
     for start, before, after in zip(prompt, plain.texts, steered.texts, strict=True):
         out.print()
         for name, text in (("plain  ", before), ("steered", after)):

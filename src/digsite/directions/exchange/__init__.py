@@ -2,4 +2,5 @@
 
 from digsite.directions.exchange.control_vector import read_control_vector as read_control_vector
 from digsite.directions.exchange.control_vector import write_control_vector as write_control_vector
+from digsite.directions.exchange.reading import read_directions as read_directions
 from digsite.directions.exchange.steering_vectors import read_steering_vectors as read_steering_vectors
