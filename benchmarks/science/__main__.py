@@ -1,4 +1,4 @@
-"""`python -m benchmarks.science [scoreboard | dictionaries | compiled | stories | directions] [--save]`: found again, or not."""
+"""`python -m benchmarks.science [NAME] [--save]`: what is known to be there is found again, or not."""
 
 import argparse
 from collections.abc import Mapping

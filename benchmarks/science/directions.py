@@ -1,8 +1,8 @@
 """Directions that steer and read, in a model that is known and in one that wrote stories, each with its card.
 
-1. digsite/tinyworld: gender, number and language are steered, at two layers, on every token or from the last one of the
-   prompt on. A direction is found on some words and judged on others; of these four ways the half of the prompts that
-   chooses the coefficient chooses one, and the other half reports.
+1. digsite/tinyworld: gender, number and language are steered on every token, at two layers. A direction is found on
+   some words and judged on others; the half of the prompts that chooses the coefficient chooses the layer too. Beside
+   it stands the same from the last token of the prompt on.
 2. digsite/tinyworld: probes of one event told in English and in Tavi, carried from one language to the other and back.
    People come in pairs, and no pair is on both sides. Gender has its probe card.
 3. stories260K: gender at the name, with its probe card, steer card and monitor; what kind of head each head is; lenses
@@ -21,8 +21,7 @@ from pathlib import Path
 
 import polars as pl
 import torch
-from benchmarks.science.study import Study
-from benchmarks.science.tables import table
+from benchmarks.science.study import Page, Study
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -48,13 +47,12 @@ from digsite.tasks.examples import Example
 from digsite.tasks.same_meaning import who_receives
 from digsite.tasks.tongues import ENGLISH, TAVI
 from digsite.tasks.words import FEMALE, MALE, NAMES, NOUNS
-from digsite.viz import Figure
 
 COEFFICIENTS = (-1.0, -0.5, -0.25, -0.1, 0.1, 0.25, 0.5, 1.0)
 SHE, HE = (" she", " She"), (" he", " He")
 LAYERS = (1, 2)
 STORY_LAYERS = (1, 3)
-EVERY, LAST = "every token", "the last of the prompt on"
+EVERY, LAST = "every token", "from the last of the prompt on"
 TOKENS = {EVERY: None, LAST: FROM_LAST}
 PROMPTS, NEUTRAL, EVENTS = 96, 128, 12
 STEPS, JACOBIANS, ROWS = 100, 24, 64
@@ -63,38 +61,6 @@ SHOWN = ("effect", "low", "high", "wrong_way", "kl", "loss_added", "random_least
 HER_WORDS = ("girl", "mom", "sister", "lady", "queen", "princess", "grandma", "aunt", "woman", "daughter")
 HIS_WORDS = ("boy", "dad", "brother", "gentleman", "king", "prince", "grandpa", "uncle", "man", "son")
 NOUN_FRAMES = ("One day, the little {}", "Once upon a time, there was a {}", "The {}")
-
-
-class Page:
-    """Sections in the order in which they are found; what failed its control is collected for the head."""
-
-    def __init__(self, title: str):
-        self.title = title
-        self.lines, self.figures, self.failed = list[str](), dict[str, Figure](), list[dict[str, str]]()
-
-    def part(
-        self,
-        title: str,
-        asked: str,
-        verdict: str,
-        frames: Sequence[pl.DataFrame],
-        figure: Figure,
-        failures: Sequence[str] = (),
-    ) -> None:
-        """A result: what was done, its verdict as it is, its tables, its figure."""
-        name = title.lower().replace(":", "").replace(" ", "-")
-        self.figures[name] = figure
-        self.failed.append({"part": title, "did not stand up to": "; ".join(failures) or "–"})
-        self.lines += [f"## {title}", "", asked, "", f"**{verdict}.**", ""]
-        for frame in frames:
-            self.lines += [*table(frame), ""]
-        self.lines += [f"![{title}](FIGURE-{name}.svg)", ""]
-        print(f"{title}: {verdict}", flush=True)
-
-    def written(self) -> Study:
-        """4. The page."""
-        head = [f"# {self.title}", "", "## What did not stand up to its control", "", *table(pl.DataFrame(self.failed))]
-        return Study(page="\n".join([*head, "", *self.lines]), figures=self.figures)
 
 
 def study() -> Study:
@@ -153,7 +119,7 @@ def _steered(page: Page, model: Model) -> None:
     def other_language(site: str) -> Direction:
         return difference(model, tavi, english, site, text=digits, name="Tavi")
 
-    _four_ways(
+    _written_four_ways(
         page,
         model,
         Steered(
@@ -164,7 +130,7 @@ def _steered(page: Page, model: Model) -> None:
             neutral=others.clean,
         ),
     )
-    _four_ways(
+    _written_four_ways(
         page,
         model,
         Steered(
@@ -176,7 +142,7 @@ def _steered(page: Page, model: Model) -> None:
             neutral=found.clean,
         ),
     )
-    _four_ways(
+    _written_four_ways(
         page,
         model,
         Steered(
@@ -188,7 +154,7 @@ def _steered(page: Page, model: Model) -> None:
             neutral=digits,
         ),
     )
-    _four_ways(
+    _written_four_ways(
         page,
         model,
         Steered(
@@ -202,8 +168,8 @@ def _steered(page: Page, model: Model) -> None:
     )
 
 
-def _four_ways(page: Page, model: Model, asked: Steered, layers: Sequence[int] = LAYERS) -> None:
-    """Cards at two layers and on two choices of tokens; the best by the prompts that choose is shown whole."""
+def _written_four_ways(page: Page, model: Model, asked: Steered, layers: Sequence[int] = LAYERS) -> None:
+    """Cards at two layers, on every token and from the last one on; the better layer is shown whole, on every token."""
     ways = {
         (f"layers.{layer}.resid_post", on): steer_card(
             model,
@@ -222,16 +188,15 @@ def _four_ways(page: Page, model: Model, asked: Steered, layers: Sequence[int] =
         frame = card.to_frame().filter("chosen").select("coefficient", *SHOWN).to_dicts()
         row = frame[0] if frame else dict.fromkeys(("coefficient", *SHOWN))
         rows.append({"site": site, "written on": on} | row | {"fails": "; ".join(card.failures) or "–"})
-    site, on = max(ways, key=lambda way: _chosen_by(ways[way]))
-    best = ways[site, on]
+    site = max((site for site, on in ways if on == EVERY), key=lambda site: _chosen_by(ways[site, EVERY]))
+    best = ways[site, EVERY]
     page.part(
         asked.title,
-        f"{asked.asked} {len(asked.target.prompts)} prompts, of which half choose the coefficient and one of the four "
-        f"ways below, and half report; units are the mean length of an activation. The KL is a mean over all tokens of "
-        f"the neutral prompts, so a change of the last token alone is cheap. Chosen: {site}, written on {on}.",
-        best.verdict,
+        f"{asked.asked} {len(asked.target.prompts)} prompts, of which half choose coefficient and layer, and half "
+        f"report; units are the mean length of an activation. Below, {site} on every token. The KL is a mean over all "
+        "tokens of the neutral prompts: where only the last one is written, its cost is that of one token in many.",
+        best,
         [pl.DataFrame(rows, infer_schema_length=None), best.to_frame().select("coefficient", *SHOWN, "chosen")],
-        best.figure(),
         best.failures if best.chosen is not None else ("no coefficient raises it at that cost", *best.failures),
     )
 
@@ -253,7 +218,7 @@ def _read(page: Page, model: Model) -> None:
         sets = [_told(model, [both[speech.name] for both in told], speech.name, label) for speech in (ENGLISH, TAVI)]
         matrix = transfer_matrix(model, sets, site)
         title = f"tinyworld: {question}"
-        page.part(title, asked, matrix.verdict, [_short(matrix)], matrix.figure(), [_lost(matrix)] * bool(matrix.lost))
+        page.part(title, asked, matrix, [_short(matrix)], [_lost(matrix)] * bool(matrix.lost))
     found, judged = (_pronouns(model, part) for part in (0, 1))
     card = probe_card(
         model,
@@ -264,8 +229,11 @@ def _read(page: Page, model: Model) -> None:
         neutral_at=-1,
         behaviour=judged,
     )
-    asked = f"{site}, at the last token, where the model is about to say she or he; in another set of sentences all names are others."
-    page.part("tinyworld: a probe of gender", asked, card.verdict, _tables(card), card.figure(), card.failures())
+    asked = (
+        f"{site}, at the last token, where the model is about to say she or he. In another set of sentences all names "
+        "are others."
+    )
+    page.part("tinyworld: a probe of gender", asked, card, _tables(card), card.failures())
 
 
 def _told(model: Model, several: Sequence[Task], name: str, label: Callable[[Task], list[bool]]) -> LabelledPrompts:
@@ -319,7 +287,7 @@ def _stories(page: Page, folder: Path) -> None:
         return difference(model, *sides, site, at=name[hers], minus_at=name[~hers], text=neutral, name="female")
 
     _gender_at_the_name(page, model, site, stories)
-    _four_ways(
+    _written_four_ways(
         page,
         model,
         Steered(
@@ -337,11 +305,13 @@ def _stories(page: Page, folder: Path) -> None:
     failures = ["no tail fits"] if watched.choice is None else [f"held-out sequences above {at:.1f}" for at in wrong]
     tables = [] if watched.choice is None else [watched.check()]
     tables.append(watched.to_frame())
-    page.part("stories260K: a monitor of gender", asked, watched.verdict, tables, watched.figure(), failures)
+    page.part("stories260K: a monitor of gender", asked, watched, tables, failures)
     heads = head_scores(model, text=stories, random_weights=True)
-    asked = "Every kind of head, on random repeats and on stories, beside its null and the same model with shuffled weights; of each kind the strongest head."
-    shown = heads.best().drop("unit", "n")
-    page.part("stories260K: what each head does", asked, heads.verdict, [shown], heads.figure())
+    asked = (
+        "Every kind of head, on random repeats and on stories, beside its null and the same model with shuffled weights; "
+        "of each kind the strongest head."
+    )
+    page.part("stories260K: what each head does", asked, heads, [heads.best().drop("unit", "n")])
     _lenses(page, model, texts)
 
 
@@ -369,14 +339,7 @@ def _gender_at_the_name(page: Page, model: Model, site: str, stories: Corpus) ->
         f"{', '.join(HER_WORDS[:3])} in their place. It is ablated at the name, and its effect read at the end of the "
         "sentence. The neutral text is stories, which have girls and boys in them: a probe of gender has to fire there."
     )
-    page.part(
-        "stories260K: a probe of gender at the name",
-        asked,
-        card.verdict,
-        _tables(card),
-        card.figure(),
-        card.failures(),
-    )
+    page.part("stories260K: a probe of gender at the name", asked, card, _tables(card), card.failures())
 
 
 def _lenses(page: Page, model: Model, texts: Sequence[str]) -> None:
@@ -389,13 +352,13 @@ def _lenses(page: Page, model: Model, texts: Sequence[str]) -> None:
     }
     compared = compare_lenses(model, held_out, lenses, learn=learn, rows=ROWS)
     asked = (
-        f"The tuned lens learned for {STEPS} steps of 4 rows, the Jacobian lens is the mean of {JACOBIANS} prompts; all "
-        f"are judged on the same {ROWS} rows of 256 tokens. KL is from the model, in nats a token; null is the lens on "
-        "the stream of another token."
+        f"The tuned lens learned for {STEPS} steps of 4 rows, the Jacobian lens is the mean of {JACOBIANS} prompts; "
+        f"all are judged on the same {ROWS} rows of 256 tokens. KL is from the model, in nats a token; null is the lens "
+        "on the stream of another token."
     )
     failures = [compared.verdict.split("; ")[1]] if " is no nearer than " in compared.verdict else []
     shown = compared.to_frame().drop("ahead", "ce", "n")
-    page.part("stories260K: lenses", asked, compared.verdict, [shown], compared.figure(), failures)
+    page.part("stories260K: lenses", asked, compared, [shown], failures)
 
 
 # -- what is asked -------------------------------------------------------------------------------------------------

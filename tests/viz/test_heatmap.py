@@ -119,6 +119,24 @@ def test_the_number_in_a_cell_can_be_read_in_both_themes():
         assert contrast(dark, blend(getattr(DARK, side), DARK.card, alpha)) >= READABLE
 
 
+def test_a_scale_with_a_natural_end_does_not_shrink_to_the_values():
+    values = np.array([[0.1, -0.02], [0.03, 0.0]])
+    sides = {"rows": count("from", 2), "columns": count("to", 2)}
+    figure = heatmap(values, title="t", unit="", limit=1.0, **sides)
+    assert {"+1.00", "−1.00"} <= set(texts(figure)) and cell(figure, "from 0, to 0").get_alpha() < 0.2
+    assert "+1.50" in texts(heatmap(15 * values, title="t", unit="", limit=1.0, **sides))
+
+
+def test_a_matrix_has_all_its_numbers_and_says_which_side_is_which():
+    words = ("english", "tavi")
+    rows, columns = (Axis(name, words, is_named=True) for name in ("fitted on", "judged on"))
+    values = np.array([[1.0, 0.1], [-0.2, 0.9]])
+    ask = {"title": "t", "rows": rows, "columns": columns, "unit": "", "outlined": values > 0.5}
+    said = texts(heatmap(values, **ask, numbers="all"))
+    assert {"+1.00", "+0.10", "−0.20", "+0.90", "fitted on", "judged on"} <= set(said)
+    assert not {"+0.10", "−0.20"} & set(texts(heatmap(values, **ask)))
+
+
 def test_the_control_stands_beside_the_scale():
     figure = some_map(null=Control(-0.05, 0.06, "random changes"))
     assert "random changes: −5 to 6 %" in titles(figure)

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from drawn import collisions, outside
+from drawn import collisions, outside, texts
 
 import digsite
 from digsite import tasks
@@ -40,8 +40,8 @@ def test_the_card_shows_probe_baselines_and_controls(card):
     figure = card.figure()
     assert sound(figure)
     names = set(figure.data["name"])
-    assert {"on held out", "bag of words", "shuffled labels", "random directions"} <= names
-    one = figure.data.filter(figure.data["name"] == "on held out")
+    assert {"on held-out examples", "bag of words", "shuffled labels", "random directions"} <= names
+    one = figure.data.filter(figure.data["name"] == "on held-out examples")
     assert one["mean"].to_list() == pytest.approx([card.on("held out").value])
 
 
@@ -61,6 +61,7 @@ def test_the_transfer_matrix_is_centred_on_chance(model, female):
     turned = dataclasses.replace(female, name="turned", labels=~female.labels, groups=None)
     figure = transfer_matrix(model, [female, turned], "layers.2.resid_post", draws=10).figure()
     assert sound(figure) and figure.data["value"].min() < -0.9 and figure.data["value"].max() > 0.9
+    assert {"fitted on", "judged on", "better than random"} <= set(texts(figure))
 
 
 @pytest.mark.slow

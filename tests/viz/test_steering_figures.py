@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from drawn import collisions, outside
+from drawn import collisions, outside, texts
 
 from digsite._core.cost import Cost
 from digsite._core.errors import BadInput
@@ -55,6 +55,16 @@ def test_the_plane_has_every_coefficient_and_every_random_direction(card):
     assert any(mark.startswith("+1 norm: effect") for mark in marks) and len(marks) == 24
     assert "digsite.directions.steering.steer_card" in figure.svg()
     assert len(figure.data) == 24
+
+
+def test_a_long_target_is_written_whole(card):
+    many = dataclasses.replace(
+        card, target="log odds of ·Parun, ·Romak, … (16 tokens) against ·Paris, ·Rome, … (16 tokens)"
+    )
+    figure = many.figure()
+    assert not collisions(figure) and not outside(figure)
+    said = " ".join(texts(figure))
+    assert f"effect on {many.target} (nats)" in said and "at most 0.1 to be chosen" in said
 
 
 def test_what_is_not_finite_is_left_out_and_said(card):

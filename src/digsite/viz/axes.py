@@ -25,11 +25,13 @@ class Axis:
         name: The word for it: `layer`, `head`, `token`.
         labels: One label for each row or column.
         tokens: The labels are tokens of a prompt, shown in monospace.
+        is_named: The axis' word is written beside labels that do not say by themselves what they are.
     """
 
     name: str
     labels: tuple[str, ...]
     tokens: bool = False
+    is_named: bool = False
 
     @property
     def short(self) -> list[str]:
@@ -77,7 +79,8 @@ def ticks_along(axis: Axis, room: float) -> Ticks:
     if not axis.tokens and axis.named != axis.short and measured(axis.named) + 6 <= room:
         return Ticks(every, tuple(axis.named), 0, "", 18.0, measured(axis.named) / 2, mono=False)
     longest = measured(axis.short)
-    name = axis.name if axis.counts and not axis.tokens else ""  # words say by themselves what they are
+    # Words say by themselves what they are, unless it is said that they do not.
+    name = axis.name if axis.is_named or (axis.counts and not axis.tokens) else ""
     if longest + 6 <= room:
         return Ticks(every, tuple(axis.short), 0, name, 18.0, longest / 2, axis.tokens)
     if axis.counts and not axis.tokens:

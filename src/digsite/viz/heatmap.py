@@ -1,14 +1,17 @@
 """A map of layers by heads, positions or tokens: where something is, and how surely.
 
 1. Positive is vermilion, negative is blue, zero is the paper; the scale is centred on zero and its range is written.
+   It ends at the largest value, unless the values have natural ends.
 2. A cell without a value is hatched and says so; it is never drawn as zero.
-3. The strongest cells (or those a claim names) are outlined in amber and carry their number.
+3. The strongest cells (or those a claim names) are outlined in amber and carry their number. In a
+   matrix that is read cell by cell all carry theirs.
 4. The range of the control stands in grey beside the colour scale.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -42,6 +45,7 @@ class _Map:
     cell_width: float
     cell_height: float
     ticks: Ticks
+    numbers: Literal["outlined", "all"] = "outlined"
 
     @property
     def width(self) -> float:
@@ -81,6 +85,8 @@ def heatmap(
     outlined: Bool[np.ndarray, "row column"] | None = None,
     outline_name: str = "strongest",
     null: Control | None = None,
+    limit: float = 0.0,
+    numbers: Literal["outlined", "all"] = "outlined",
     caption: str = "",
     code: str = "",
 ) -> Figure:
@@ -100,6 +106,8 @@ def heatmap(
             least half the range whose interval leaves out zero.
         outline_name: What the outlined cells are.
         null: The range in which the control's values lie, drawn beside the colour scale.
+        limit: The natural end of the scale, such as 1; larger values reach beyond it.
+        numbers: Which cells carry their number, where they have room for it.
         caption: What to see in it.
         code: The call that made the numbers.
 
@@ -107,10 +115,11 @@ def heatmap(
         ShapeMismatch: Labels, names, intervals or outlines do not fit the values; all of them are named.
 
     Caveats:
-        The scale ends at the largest value of this map: colours of two maps compare only where their ranges agree.
+        Without a natural end the scale ends at the largest value of this map: colours of two maps compare only where
+        their ranges agree.
     """
     _check(values, rows, columns, names, {"low": low, "high": high, "outlined": outlined})
-    limit = float(np.max(np.abs(values), initial=0.0, where=np.isfinite(values)))
+    limit = float(np.max(np.abs(values), initial=limit, where=np.isfinite(values)))
     if outlined is None:
         outlined = _strongest(values, limit, low, high)
     frame = _frame(values, rows, columns, names, low, high, n)
@@ -119,7 +128,7 @@ def heatmap(
     shown = _lay_out(values, outlined, names, unit, limit, rows, columns)
     key = _key(shown, outline_name, null)
     heading, top = title_lines(title, shown.key_left + key.width)
-    shown = replace(shown, top=shown.top + top)
+    shown = replace(shown, top=shown.top + top, numbers=numbers)
     grid_foot = shown.top + shown.height + shown.ticks.drop
     canvas = Canvas(shown.key_left + key.width, max(grid_foot, shown.top + key.height) + 4)
     canvas.title(heading, top)
@@ -209,7 +218,7 @@ def _lay_out(
     labels = rows.named if height <= 12 else rows.short
     words = widest([*labels, rows.name, ticks.name], mono=rows.tokens)
     left = float(math.ceil(max(words + 10, ticks.overhang - cell_width / 2 + 2)))
-    room_for_name = 16.0 if labels != rows.named else 0.0
+    room_for_name = 16.0 if rows.is_named or labels != rows.named else 0.0
     return _Map(values, outlined, names, unit, limit, left, room_for_name, cell_width, cell_height, ticks)
 
 
@@ -240,7 +249,7 @@ def _draw_cells(canvas: Canvas, shown: _Map, hover: list[str]) -> None:
         canvas.mark(tile(plot, place, look), text)
         if is_outlined:
             tile(plot, place, Look(edge=LIGHT.mark, edge_width=1.8, rounding=rounding)).set_zorder(2)
-        if is_outlined and has_value and shown.has_numbers:
+        if (is_outlined or shown.numbers == "all") and has_value and shown.has_numbers:
             _draw_number(canvas, plot, place, value, shown)
 
 
@@ -262,7 +271,7 @@ def _draw_ticks(canvas: Canvas, shown: _Map, rows: Axis) -> None:
     for row, label in enumerate(labels):
         middle = shown.top + (height - row - 0.5) * shown.cell_height
         canvas.text(shown.left - 8, middle, label, colour=LIGHT.soft, across="right", mono=rows.tokens)
-    if labels != rows.named:
+    if rows.is_named or labels != rows.named:
         canvas.text(shown.left - 8, shown.top - 9, rows.name, colour=LIGHT.soft, across="right")
     foot = shown.top + shown.height
     columns = range(shown.values.shape[1])

@@ -8,6 +8,7 @@ from torch import Tensor
 from digsite._core.figures import draws
 from digsite._core.numerics import bootstrap_interval
 from digsite.directions.probes import CausalCheck, ProbeCard, StreamMonitor, TransferMatrix
+from digsite.directions.probes.card import HELD_OUT, PROBE
 from digsite.viz.axes import Axis
 from digsite.viz.estimate import Control, Estimate
 from digsite.viz.figure import Figure
@@ -20,15 +21,13 @@ from digsite.viz.page import Report, Section
 from digsite.viz.strips import Strip, strips
 from digsite.viz.table import Chip, data_table
 
-PROBE = "probe"
-
 
 @draws(ProbeCard)
 def probe_card_figure(card: ProbeCard) -> Figure:
     """AUROC on every set in amber, beside everything it has to beat in grey."""
     rows = [
         Strip(
-            Estimate(f"on {row['set']}" if row["by"] == PROBE else row["by"], row["auroc"], row["low"], row["high"]),
+            Estimate(_on(row["set"]) if row["by"] == PROBE else row["by"], row["auroc"], row["low"], row["high"]),
             np.zeros(0),
             (),
             is_control=row["by"] != PROBE,
@@ -116,19 +115,23 @@ def causal_figure(check: CausalCheck) -> Figure:
 @draws(TransferMatrix)
 def transfer_figure(result: TransferMatrix) -> Figure:
     """From which set to which a probe carries over."""
-    count = len(result.sets)
+    count, lost = len(result.sets), set(result.lost)
     frame = result.to_frame()
     value, low, high = (2 * frame[name].to_numpy().reshape(count, count) - 1 for name in ("auroc", "low", "high"))
     null = (2 * result.random - 1).numpy()
     return heatmap(
         value,
-        title="2 AUROC - 1 of probes: 1 is perfect, 0 is chance, below 0 it reads the other way round",
-        rows=Axis("fitted on", result.sets),
-        columns=Axis("judged on", result.sets),
+        title="2 AUROC − 1 of probes: 1 is perfect, 0 is chance, below 0 it reads the other way round",
+        rows=Axis("fitted on", result.sets, is_named=True),
+        columns=Axis("judged on", result.sets, is_named=True),
         unit="",
         low=low,
         high=high,
         names=[[f"{train} → {test}" for test in result.sets] for train in result.sets],
+        outlined=np.array([[(train, test) not in lost for test in result.sets] for train in result.sets]),
+        outline_name="better than random",
+        limit=1.0,
+        numbers="all",
         null=Control(float(np.quantile(null, 0.025)), float(np.quantile(null, 0.975)), "95 % of random directions"),
         caption=f"{result.verdict}.",
         code=result.provenance.made_by,
@@ -146,7 +149,7 @@ def monitor_figure(result: StreamMonitor) -> Figure:
     return lines(
         [Line("tail", known, low, high), Line("observed", seen), Line("normal distribution", normal, is_control=True)],
         title="Share of held-out sequences in which the direction reads more than each level",
-        along=Axis("level", tuple(f"> {number(level, 1)}" for level in check["level"])),
+        along=Axis("reading (raw units)", tuple(f"> {number(level, 1)}" for level in check["level"]), is_named=True),
         unit="fraction",
         bounds=(0.0, float(max(high.max(), seen.max()))),
         n=int(check["n"][0]),
@@ -163,7 +166,7 @@ def readings_figure(result: StreamMonitor) -> Figure:
     return histogram(
         [Pile("tokens", seen)],
         title=f"Readings of {result.direction.name or result.direction.how} at {result.direction.site}",
-        across="reading",
+        across="reading (raw units)",
         bounds=(low, high),
         ticks=[(step, number(step, 1)) for step in np.linspace(low, high, 5).tolist()],
         counted="tokens",
@@ -181,7 +184,7 @@ def tail_shape_figure(result: StreamMonitor) -> Figure:
     return lines(
         [Line("shape", shape, low, high), Line("exponential tail", np.zeros(len(shape)), is_control=True)],
         title="Shape of the tail above each quantile of the readings (above 0 heavy, below 0 it ends)",
-        along=Axis("quantile", tuple(f"{100 * q:g} %" for q in frame["quantile"])),
+        along=Axis("quantile", tuple(f"{100 * q:g} %" for q in frame["quantile"]), is_named=True),
         unit="",
         caption=f"Of these thresholds {taken}.",
         code=result.provenance.made_by,
@@ -230,6 +233,10 @@ def probe_card_report(card: ProbeCard) -> Report:
         command=made.made_by,
         provenance={key: str(value) for key, value in made.to_dict().items() if value is not None and key != "made_by"},
     )
+
+
+def _on(name: str) -> str:
+    return "on held-out examples" if name == HELD_OUT else f"on {name}"
 
 
 def _drawn(name: str, values: Tensor) -> Strip:

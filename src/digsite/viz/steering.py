@@ -14,7 +14,7 @@ from digsite.directions.steering import Selection, SteerCard
 from digsite.viz.axes import Axis, Scale, scale_for
 from digsite.viz.canvas import Canvas, drawing, title_lines
 from digsite.viz.figure import Figure
-from digsite.viz.labels import spread, widest
+from digsite.viz.labels import spread, widest, wrap
 from digsite.viz.lines import Line, lines
 from digsite.viz.numbers import number, span
 from digsite.viz.page import Report, Section
@@ -39,14 +39,16 @@ def steer_figure(card: SteerCard) -> Figure:
     across = _powers([row["kl"] for row in rows] + [x for _, x, _ in random])
     left = widest(height.labels) + 12
     names = [_name(row["coefficient"]) + (" chosen" if row["chosen"] else "") for row in rows]
-    title = f"What each coefficient ({card.unit}) brings, against what it costs"
-    heading, top = title_lines(title, left + WIDTH)
-    top += 24.0
+    title = f"What each coefficient (unit: {card.unit}) brings, against what it costs"
+    heading, title_height = title_lines(title, left + WIDTH)
+    upward = wrap(f"effect on {card.target} ({card.effect_unit})", left + WIDTH)
+    top = title_height + 16.0 * len(upward) + 22
     tall = max(HEIGHT, ROW * len(rows))
     foot = top + tall
     canvas = Canvas(left + WIDTH + LEAD + max(widest(names), widest(["random directions"])), foot + 62)
-    canvas.title(heading, top - 24)
-    canvas.text(0, top - 16, f"effect on {_short(card.target)} ({card.effect_unit})", colour=LIGHT.soft)
+    canvas.title(heading, title_height)
+    for at, line in enumerate(upward):
+        canvas.text(0, title_height + 8 + 16 * at, line, colour=LIGHT.soft)
     plot = canvas.plot(left, top, WIDTH + LEAD, tall, x=(0, WIDTH + LEAD), y=(tall, 0))
     _grid(canvas, plot, height, across, (left, top, tall))
     cost = "KL to the unsteered model on neutral prompts (nats a token)"
@@ -238,11 +240,10 @@ def _allowed(canvas: Canvas, plot: Plot, card: SteerCard, across: Scale, place: 
     """The cost up to which a coefficient may be chosen."""
     left, top, tall = place
     x = _x(across, card.most_kl)
-    if 0 < x < WIDTH:
-        plot.plot([x, x], [0, tall], color=LIGHT.soft, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
-        text, inside = f"at most {card.most_kl:g} to be chosen", x > WIDTH / 2
-        across_ = "right" if inside else "left"
-        canvas.text(left + x + (-5 if inside else 5), top + tall - 8, text, colour=LIGHT.soft, across=across_)
+    if 0 < x <= WIDTH:
+        plot.plot([x, x], [-6, tall], color=LIGHT.soft, linewidth=1, linestyle=(0, (3, 3)), zorder=1, clip_on=False)
+        across_ = "right" if x > WIDTH / 2 else "left"
+        canvas.text(left + x, top - 14, f"at most {card.most_kl:g} to be chosen", colour=LIGHT.soft, across=across_)
 
 
 def _hover(card: SteerCard, row: dict[str, float]) -> str:
@@ -263,7 +264,3 @@ def _monotone(card: SteerCard) -> Chip:
 
 def _name(coefficient: float) -> str:
     return f"{coefficient:+g}".replace("-", "−")
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 48 else text[:47] + "…"
