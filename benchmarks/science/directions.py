@@ -308,8 +308,8 @@ def _stories(page: Page, folder: Path) -> None:
     page.part("stories260K: a monitor of gender", asked, watched, tables, failures)
     heads = head_scores(model, text=stories, random_weights=True)
     asked = (
-        "Every kind of head, on random repeats and on stories, beside its null and the same model with shuffled weights; "
-        "of each kind the strongest head."
+        "Every kind of head, on random repeats and on stories, beside its null and the same model with shuffled "
+        "weights; of each kind the strongest head."
     )
     page.part("stories260K: what each head does", asked, heads, [heads.best().drop("unit", "n")])
     _lenses(page, model, texts)
@@ -353,8 +353,8 @@ def _lenses(page: Page, model: Model, texts: Sequence[str]) -> None:
     compared = compare_lenses(model, held_out, lenses, learn=learn, rows=ROWS)
     asked = (
         f"The tuned lens learned for {STEPS} steps of 4 rows, the Jacobian lens is the mean of {JACOBIANS} prompts; "
-        f"all are judged on the same {ROWS} rows of 256 tokens. KL is from the model, in nats a token; null is the lens "
-        "on the stream of another token."
+        f"all are judged on the same {ROWS} rows of 256 tokens. KL is from the model, in nats a token; null is the "
+        "lens on the stream of another token."
     )
     failures = [compared.verdict.split("; ")[1]] if " is no nearer than " in compared.verdict else []
     shown = compared.to_frame().drop("ahead", "ce", "n")

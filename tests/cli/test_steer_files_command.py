@@ -78,7 +78,7 @@ def test_all_directions_of_a_folder_steer_together(model, kept):
 
 def test_a_file_of_steering_vectors_comes_in(model, tmp_path):
     vectors = {1: torch.arange(float(model.d_model))}
-    torch.save({"layer_activations": vectors, "layer_type": "decoder_block"}, tmp_path / "theirs.pt")
+    torch.save({"layer_activations": vectors, "layer_type": "decoder_block"}, tmp_path / "theirs.pt")  # noqa: TID251
     shown = run("steer", "import", str(tmp_path / "theirs.pt"), "--model", MODEL, "--out", str(tmp_path / "here"))
     assert shown.code == 0, shown.err
     assert fits(shown.out.replace(str(tmp_path), "")) and "layers.1.resid_post" in shown.out and "theirs" in shown.out

@@ -25,7 +25,7 @@ class Axis:
         name: The word for it: `layer`, `head`, `token`.
         labels: One label for each row or column.
         tokens: The labels are tokens of a prompt, shown in monospace.
-        is_named: The axis' word is written beside labels that do not say by themselves what they are.
+        is_named: The axis' word is written once beside labels that do not say by themselves what they are.
     """
 
     name: str
@@ -40,7 +40,9 @@ class Axis:
 
     @property
     def named(self) -> list[str]:
-        """The labels with the axis' word where they are bare numbers: `head 3`."""
+        """The labels with the axis' word where they are bare numbers: `head 3`; not where it is written once."""
+        if self.is_named:
+            return self.short
         return [f"{self.name} {label}" if label.isdigit() else label for label in self.short]
 
     @property

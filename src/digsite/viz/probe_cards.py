@@ -148,8 +148,8 @@ def monitor_figure(result: StreamMonitor) -> Figure:
     known, low, high, seen, normal = (check[name].to_numpy() for name in names)
     return lines(
         [Line("tail", known, low, high), Line("observed", seen), Line("normal distribution", normal, is_control=True)],
-        title="Share of held-out sequences in which the direction reads more than each level",
-        along=Axis("reading (raw units)", tuple(f"> {number(level, 1)}" for level in check["level"]), is_named=True),
+        title="Share of held-out sequences in which the direction reads more than each level (raw units)",
+        along=Axis("level", tuple(f"> {number(level, 1)}" for level in check["level"]), is_named=True),
         unit="fraction",
         bounds=(0.0, float(max(high.max(), seen.max()))),
         n=int(check["n"][0]),
@@ -191,19 +191,26 @@ def tail_shape_figure(result: StreamMonitor) -> Figure:
     )
 
 
+_OF_SCORES = ("recall", "recall_low", "recall_high", "brier", "calibration_error")
+"""Columns that only the probe has, which are a table of their own: all together are wider than a page."""
+
+
 def probe_card_report(card: ProbeCard) -> Report:
     """The page of a probe card."""
     made, cost, failed = card.provenance, card.cost, card.failures()
     model = (made.model or "").rstrip("/")
-    held = card.on(card.sets[0])
+    held, frame = card.on(card.sets[0]), card.to_frame()
     chips = tuple(Chip(text, "bad") for text in failed) or (Chip("stands up to every control", "good"),)
     sections = [
         Section(
             title="Can it be read, and on what else?",
             chips=chips,
-            body=(card.figure(), data_table(card.to_frame())),
+            body=(card.figure(), data_table(frame.drop(_OF_SCORES))),
         ),
-        Section(title="Are its scores probabilities, and where does it fire?", body=(scores_figure(card),)),
+        Section(
+            title="Are its scores probabilities, and where does it fire?",
+            body=(scores_figure(card), data_table(frame.filter(by=PROBE).select("set", *_OF_SCORES, "n"))),
+        ),
         Section(title="How many examples does it take?", body=(scarcity_figure(card),)),
     ]
     if card.causal is None:
@@ -219,7 +226,7 @@ def probe_card_report(card: ProbeCard) -> Report:
             f"`{PurePath(model).name if model.startswith('/') else model}`",
             f"{card.direction.how}",
             f"{card.trained} examples fitted on, {len(held.labels)} held out",
-            f"{len(card.sets) - 1} other sets",
+            f"{len(card.sets) - 1} other {'set' if len(card.sets) == 2 else 'sets'}",
             f"{len(card.neutral):,} pieces of neutral text",
             made.created[:10],
         ),

@@ -98,7 +98,8 @@ def steer_curve(card: SteerCard, measure: str = "effect") -> Figure:
     frame = card.to_frame()
     grid = frame["coefficient"].to_numpy()
     middle = int((grid < 0).sum())
-    along = Axis("coefficient", tuple(np.insert([_name(c) for c in grid], middle, "0").tolist()))
+    labels = np.insert([_name(c) for c in grid], middle, "0").tolist()
+    along = Axis("coefficient", tuple(labels), is_named=True)
 
     def line(values: np.ndarray, start: float) -> np.ndarray:
         return np.insert(values.astype(float), middle, start)
@@ -145,9 +146,16 @@ def steer_curve(card: SteerCard, measure: str = "effect") -> Figure:
     )
 
 
+_PARTS = (
+    ("coefficient", "effect", "low", "high", "wrong_way", "random_least", "random_most", "chosen", "front", "finite"),
+    ("coefficient", "kl", "kl_low", "kl_high", "random_kl", "loss_added", "random_loss_added", "distinct"),
+)
+"""What it brings and what it costs: all columns together are wider than a page."""
+
+
 def steer_report(card: SteerCard) -> Report:
     """The page of a steer card: verdict, effect against cost, curves, what the model writes, and the table."""
-    made, spent = card.provenance, card.cost
+    made, spent, frame = card.provenance, card.cost, card.to_frame()
     failures = [Chip(failure, "bad") for failure in card.failures]
     stood = () if failures or card.chosen is None else (Chip("stands against random directions", "good"),)
     none = () if card.chosen is not None else (Chip("no coefficient is cheap enough", "bad"),)
@@ -176,7 +184,10 @@ def steer_report(card: SteerCard) -> Report:
             Section(title="Is more always more?", chips=(_monotone(card),), body=tuple(curves)),
             Section(title="Which tokens are written?", body=(*card.at.split("\n"), "In brackets: steered.")),
             Section(title="What does the model write?", body=tuple(wrote)),
-            Section(title="Every coefficient", body=(data_table(card.to_frame(), most=len(card.coefficients)),)),
+            Section(
+                title="Every coefficient",
+                body=tuple(data_table(frame.select(part), most=len(frame)) for part in _PARTS),
+            ),
         ),
         cost=(f"{spent.forwards:,} forward passes", f"{spent.cpu_seconds:.0f} s of processor time"),
         command=made.made_by,
