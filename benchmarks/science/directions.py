@@ -5,8 +5,8 @@
    it stands the same from the last token of the prompt on.
 2. digsite/tinyworld: probes of one event told in English and in Tavi, carried from one language to the other and back.
    People come in pairs, and no pair is on both sides. Gender has its probe card.
-3. stories260K: gender at the name, with its probe card, steer card and monitor; what kind of head each head is; lenses
-   on the same held-out text.
+3. stories260K: gender at the name, with its probe card, steer card and monitor, and at the last token, where it is not
+   yet; what kind of head each head is; lenses on the same held-out text.
 4. What did not stand up to its control heads the page.
 
 stories260K and TinyStories are read from the folder in DIGSITE_TEST_DATA; without it, 3. is left out and the page says
@@ -21,12 +21,26 @@ from pathlib import Path
 
 import polars as pl
 import torch
+from benchmarks.science.halves import (
+    HE,
+    NEUTRAL,
+    SHE,
+    are_hers,
+    events,
+    first_named,
+    labelled,
+    name_ends,
+    pronouns,
+    verbs,
+    who,
+    woman,
+)
 from benchmarks.science.study import Page, Study
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 import digsite
-from digsite import Direction, Model, Task, Tokens, tasks
+from digsite import Direction, Model, Tokens, tasks
 from digsite.directions.probes import LabelledPrompts, ProbeCard, TransferMatrix, monitor, probe_card, transfer_matrix
 from digsite.directions.steering import (
     FROM_LAST,
@@ -43,18 +57,16 @@ from digsite.lenses import Lens, compare_lenses, fit_jacobian, fit_tuned
 from digsite.models import Sampling
 from digsite.tasks import Corpus
 from digsite.tasks.agreement import PLURAL, SINGULAR
-from digsite.tasks.examples import Example
 from digsite.tasks.same_meaning import who_receives
 from digsite.tasks.tongues import ENGLISH, TAVI
-from digsite.tasks.words import FEMALE, MALE, NAMES, NOUNS
+from digsite.tasks.words import FEMALE, MALE, NAMES
 
 COEFFICIENTS = (-1.0, -0.5, -0.25, -0.1, 0.1, 0.25, 0.5, 1.0)
-SHE, HE = (" she", " She"), (" he", " He")
 LAYERS = (1, 2)
 STORY_LAYERS = (1, 3)
 EVERY, LAST = "every token", "from the last of the prompt on"
 TOKENS = {EVERY: None, LAST: FROM_LAST}
-PROMPTS, NEUTRAL, EVENTS = 96, 128, 12
+EVENTS = 12
 STEPS, JACOBIANS, ROWS = 100, 24, 64
 """Of the tuned lens; prompts of the Jacobian lens; rows of held-out text that lenses are judged on."""
 SHOWN = ("effect", "low", "high", "wrong_way", "kl", "loss_added", "random_least", "random_most", "random_kl")
@@ -98,9 +110,9 @@ class Steered:
 
 
 def _steered(page: Page, model: Model) -> None:
-    found, judged = (_pronouns(model, part) for part in (0, 1))
-    subjects, others = (_verbs(model, part) for part in (0, 1))
-    hers, plural = _hers(found), torch.tensor([PLURAL[0] in right for right in subjects.right.texts])
+    found, judged = (pronouns(model, part) for part in (0, 1))
+    subjects, others = (verbs(model, part) for part in (0, 1))
+    hers, plural = are_hers(found), torch.tensor([PLURAL[0] in right for right in subjects.right.texts])
     digits = tasks.greater_than(model, n=NEUTRAL).clean
     some, rest = NAMES[::4], [name for name in NAMES if name not in NAMES[::4]]
     english, tavi = (
@@ -119,7 +131,7 @@ def _steered(page: Page, model: Model) -> None:
     def other_language(site: str) -> Direction:
         return difference(model, tavi, english, site, text=digits, name="Tavi")
 
-    _written_four_ways(
+    _cards(
         page,
         model,
         Steered(
@@ -130,7 +142,7 @@ def _steered(page: Page, model: Model) -> None:
             neutral=others.clean,
         ),
     )
-    _written_four_ways(
+    _cards(
         page,
         model,
         Steered(
@@ -142,7 +154,7 @@ def _steered(page: Page, model: Model) -> None:
             neutral=found.clean,
         ),
     )
-    _written_four_ways(
+    _cards(
         page,
         model,
         Steered(
@@ -154,7 +166,7 @@ def _steered(page: Page, model: Model) -> None:
             neutral=digits,
         ),
     )
-    _written_four_ways(
+    _cards(
         page,
         model,
         Steered(
@@ -168,7 +180,9 @@ def _steered(page: Page, model: Model) -> None:
     )
 
 
-def _written_four_ways(page: Page, model: Model, asked: Steered, layers: Sequence[int] = LAYERS) -> None:
+def _cards(
+    page: Page, model: Model, asked: Steered, layers: Sequence[int] = LAYERS, ons: Sequence[str] = (EVERY, LAST)
+) -> None:
     """Cards at two layers, on every token and from the last one on; the better layer is shown whole, on every token."""
     ways = {
         (f"layers.{layer}.resid_post", on): steer_card(
@@ -177,11 +191,11 @@ def _written_four_ways(page: Page, model: Model, asked: Steered, layers: Sequenc
             target=asked.target,
             neutral=asked.neutral,
             coefficients=COEFFICIENTS,
-            at=at,
+            at=TOKENS[on],
             new_tokens=8,
         )
         for layer in layers
-        for on, at in TOKENS.items()
+        for on in ons
     }
     rows = []
     for (site, on), card in ways.items():
@@ -214,18 +228,18 @@ def _read(page: Page, model: Model) -> None:
         f"{len(told)} pairs of a woman and a man in {EVENTS} events each, told in both languages; {site}, last token. "
         "Probes are judged on pairs of people that they were not fitted on."
     )
-    for question, label in (("a woman receives", _woman), ("the one named first receives", _first_named)):
-        sets = [_told(model, [both[speech.name] for both in told], speech.name, label) for speech in (ENGLISH, TAVI)]
+    for question, label in (("a woman receives", woman), ("the one named first receives", first_named)):
+        sets = [events(model, [both[speech.name] for both in told], speech.name, label) for speech in (ENGLISH, TAVI)]
         matrix = transfer_matrix(model, sets, site)
         title = f"tinyworld: {question}"
         page.part(title, asked, matrix, [_short(matrix)], [_lost(matrix)] * bool(matrix.lost))
-    found, judged = (_pronouns(model, part) for part in (0, 1))
+    found, judged = (pronouns(model, part) for part in (0, 1))
     card = probe_card(
         model,
-        _labelled(found, "she", -1),
+        labelled(found, "she", -1),
         site,
-        others=[_labelled(judged, "other names", -1)],
-        neutral=_verbs(model, 0).clean,
+        others=[labelled(judged, "other names", -1)],
+        neutral=verbs(model, 0).clean,
         neutral_at=-1,
         behaviour=judged,
     )
@@ -234,34 +248,6 @@ def _read(page: Page, model: Model) -> None:
         "are others."
     )
     page.part("tinyworld: a probe of gender", asked, card, _tables(card), card.failures())
-
-
-def _told(model: Model, several: Sequence[Task], name: str, label: Callable[[Task], list[bool]]) -> LabelledPrompts:
-    """Events of all pairs of people in one language, with a label each and the pair as the group."""
-    rows = [
-        side.ids[at][side.mask[at]].tolist() for task in several for side in _sides(task) for at in range(len(side))
-    ]
-    groups = torch.tensor([pair for pair, task in enumerate(several) for _ in range(2 * len(task))])
-    labels = torch.tensor([yes for task in several for yes in label(task)])
-    return LabelledPrompts(name=name, tokens=model.tokens(rows), labels=labels, groups=groups)
-
-
-def _sides(task: Task) -> tuple[Tokens, Tokens]:
-    return task.clean, task.require_corrupt()
-
-
-def _woman(task: Task) -> list[bool]:
-    """Whether a woman receives, in the clean prompts and then in the corrupt ones."""
-    return [answers[0].strip() in FEMALE for side in (task.right, task.wrong) for answers in side.texts]
-
-
-def _first_named(task: Task) -> list[bool]:
-    """Whether the one who receives was named before the other."""
-    found = []
-    for side, right, wrong in zip(_sides(task), (task.right, task.wrong), (task.wrong, task.right), strict=True):
-        for ids, receiver, giver in zip(side.ids.tolist(), right.ids[:, 0, 0], wrong.ids[:, 0, 0], strict=True):
-            found.append(ids.index(int(receiver)) < ids.index(int(giver)))
-    return found
 
 
 def _short(matrix: TransferMatrix) -> pl.DataFrame:
@@ -278,26 +264,44 @@ def _stories(page: Page, folder: Path) -> None:
     texts = json.loads((folder / "data/tinystories/tinystories_clean.json").read_text())
     stories = Corpus.of(texts[:32], model, length=128, name="TinyStories")
     neutral = next(stories.batches(64))
-    found, judged = (_pronouns(model, part) for part in (0, 1))
-    hers, name = _hers(found), _name(found)
+    found, judged = (pronouns(model, part) for part in (0, 1))
+    hers, name = are_hers(found), name_ends(found)
     site = f"layers.{STORY_LAYERS[1]}.resid_post"
 
+    sides = found.clean[hers], found.clean[~hers]
+    target = token_target(model, judged.clean, SHE, against=HE)
+
     def female(site: str) -> Direction:
-        sides = found.clean[hers], found.clean[~hers]
         return difference(model, *sides, site, at=name[hers], minus_at=name[~hers], text=neutral, name="female")
 
+    def at_last(site: str) -> Direction:
+        return difference(model, *sides, site, text=neutral, name="female, at the last token")
+
     _gender_at_the_name(page, model, site, stories)
-    _written_four_ways(
+    _cards(
         page,
         model,
         Steered(
             title="stories260K: steering gender",
             asked="Found at half of the names, judged at the end of sentences about the others.",
             find=female,
-            target=token_target(model, judged.clean, SHE, against=HE),
+            target=target,
             neutral=neutral,
         ),
         STORY_LAYERS,
+    )
+    _cards(
+        page,
+        model,
+        Steered(
+            title="stories260K: steering gender, found at the last token",
+            asked="The same, found at the end of the sentences.",
+            find=at_last,
+            target=target,
+            neutral=neutral,
+        ),
+        STORY_LAYERS,
+        (EVERY,),
     )
     watched = monitor(model, female(site), judged.clean, new=48, sample=Sampling())
     asked = f"The direction of gender ({site}) while the model goes on from {len(judged)} prompts, temperature 1."
@@ -327,7 +331,7 @@ def _gender_at_the_name(page: Page, model: Model, site: str, stories: Corpus) ->
 
     card = probe_card(
         model,
-        LabelledPrompts(name="she", tokens=task.clean, labels=_hers(task), groups=_names(task), at=_name(task)),
+        LabelledPrompts(name="she", tokens=task.clean, labels=are_hers(task), groups=who(task), at=name_ends(task)),
         site,
         fit="logistic",
         others=[LabelledPrompts(name="nouns", tokens=model.tokens(named), labels=hers)],
@@ -359,41 +363,6 @@ def _lenses(page: Page, model: Model, texts: Sequence[str]) -> None:
     failures = [compared.verdict.split("; ")[1]] if " is no nearer than " in compared.verdict else []
     shown = compared.to_frame().drop("ahead", "ce", "n")
     page.part("stories260K: lenses", asked, compared, [shown], failures)
-
-
-# -- what is asked -------------------------------------------------------------------------------------------------
-def _pronouns(model: Model, part: int) -> Task:
-    """Prompts about half of the names: those of the even places, or of the odd ones."""
-    return tasks.gendered_pronoun(model, n=PROMPTS, female=FEMALE[part::2], male=MALE[part::2], seed=part)
-
-
-def _verbs(model: Model, part: int) -> Task:
-    """Prompts with half of the nouns as subjects."""
-    subjects = {word for pair in list(NOUNS.items())[part::2] for word in pair}
-
-    def kept(example: Example) -> bool:
-        return example.clean.split()[1] in subjects
-
-    return tasks.subject_verb_agreement(model, n=NEUTRAL, keep=kept, seed=part)
-
-
-def _hers(task: Task) -> Bool[Tensor, " example"]:
-    return torch.tensor([right[0] in SHE for right in task.right.texts])
-
-
-def _name(task: Task) -> Int[Tensor, " example"]:
-    """The last token of the name in each prompt."""
-    return task.spans["name"][:, 1] - 1
-
-
-def _names(task: Task) -> Int[Tensor, " example"]:
-    """Which name each prompt is about."""
-    spans = zip(task.clean.strings, task.spans["name"].tolist(), strict=True)
-    return torch.tensor([NAMES.index("".join(tokens[start:stop]).strip()) for tokens, (start, stop) in spans])
-
-
-def _labelled(task: Task, name: str, at: int | Tensor) -> LabelledPrompts:
-    return LabelledPrompts(name=name, tokens=task.clean, labels=_hers(task), at=at)
 
 
 def _tables(card: ProbeCard) -> list[pl.DataFrame]:

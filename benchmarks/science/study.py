@@ -42,7 +42,7 @@ class Page:
             frames: The tables.
             failures: What it did not stand up to, each as a phrase.
         """
-        name = title.lower().replace(":", "").replace(" ", "-")
+        name = "".join(letter for letter in title.lower() if letter.isalnum() or letter == " ").replace(" ", "-")
         self.figures[name] = figure = result.figure()
         self.failed.append({"part": title, "did not stand up to": "; ".join(failures) or "–"})
         self.lines += [f"## {title}", "", asked, "", f"**{result.verdict}.**", ""]

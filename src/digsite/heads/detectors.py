@@ -14,6 +14,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from pathlib import PurePath
 from typing import ClassVar
 
 import polars as pl
@@ -184,7 +185,8 @@ class HeadScores(Result):
             some = [one.text for one in self.measured if one.kind == kind and bool(one.found.any())]
             (unsteady if some else without).append(f"{kind} (on {some[0]} alone)" if some else kind)
         texts = list(dict.fromkeys(one.text for one in self.measured if one.text != WEIGHTS))
-        parts = [f"heads of {self.model}: {'; '.join(said) or 'none of any kind'}"]
+        name = PurePath(self.model).name if self.model.startswith("/") else self.model
+        parts = [f"heads of {name}: {'; '.join(said) or 'none of any kind'}"]
         parts += [f"not on every text: {', '.join(unsteady)}"] if unsteady else []
         parts += [f"none found: {', '.join(without)}"] if without else []
         return "; ".join(parts) + (f"; looked at on {' and '.join(texts)}" if texts else "")
