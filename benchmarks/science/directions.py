@@ -5,8 +5,7 @@
    it stands the same from the last token of the prompt on.
 2. digsite/tinyworld: probes of one event told in English and in Tavi, carried from one language to the other and back.
    People come in pairs, and no pair is on both sides. Gender has its probe card.
-3. stories260K: gender at the name, with its probe card, steer card and monitor, and at the last token, where it is not
-   yet; what kind of head each head is; lenses on the same held-out text.
+3. stories260K: gender at the name, with its probe card, steer card and monitor, and at the last token; what kind of head each head is; lenses on the same held-out text.
 4. What did not stand up to its control heads the page.
 
 stories260K and TinyStories are read from the folder in DIGSITE_TEST_DATA; without it, 3. is left out and the page says
@@ -204,6 +203,7 @@ def _cards(
         rows.append({"site": site, "written on": on} | row | {"fails": "; ".join(card.failures) or "–"})
     site = max((site for site, on in ways if on == EVERY), key=lambda site: _chosen_by(ways[site, EVERY]))
     best = ways[site, EVERY]
+    elsewhere = [(at, _failures(card)) for (at, on), card in ways.items() if on == EVERY and at != site]
     page.part(
         asked.title,
         f"{asked.asked} {len(asked.target.prompts)} prompts, of which half choose coefficient and layer, and half "
@@ -211,8 +211,13 @@ def _cards(
         "tokens of the neutral prompts: where only the last one is written, its cost is that of one token in many.",
         best,
         [pl.DataFrame(rows, infer_schema_length=None), best.to_frame().select("coefficient", *SHOWN, "chosen")],
-        best.failures if best.chosen is not None else ("no coefficient raises it at that cost", *best.failures),
+        [*_failures(best), *(f"{at} in its place: {', '.join(failed)}" for at, failed in elsewhere if failed)],
     )
+
+
+def _failures(card: SteerCard) -> list[str]:
+    """What speaks against a steering."""
+    return ["no coefficient raises it at that cost"] * (card.chosen is None) + list(card.failures)
 
 
 def _chosen_by(card: SteerCard) -> float:
@@ -371,4 +376,8 @@ def _tables(card: ProbeCard) -> list[pl.DataFrame]:
     tables = [frame.select("set", "by", "auroc", "low", "high", "accuracy", "random_95", "n")]
     own = frame.filter(pl.col("recall").is_not_null() | pl.col("brier").is_not_null())
     tables.append(own.select("set", "recall", "recall_low", "recall_high", "brier", "calibration_error"))
-    return tables if card.causal is None else [*tables, card.causal.to_frame()]
+    if card.causal is None:
+        return tables
+    rows = card.causal.to_frame()
+    random = rows.filter(pl.col("change").str.starts_with("random")).sort("lost", descending=True)
+    return [*tables, pl.concat([rows.head(2), random.head(1)])]
