@@ -5,7 +5,8 @@
    it stands the same from the last token of the prompt on.
 2. digsite/tinyworld: probes of one event told in English and in Tavi, carried from one language to the other and back.
    People come in pairs, and no pair is on both sides. Gender has its probe card.
-3. stories260K: gender at the name, with its probe card, steer card and monitor, and at the last token; what kind of head each head is; lenses on the same held-out text.
+3. stories260K: gender at the name, with its probe card, steer card and monitor, and at the last token; what kind of
+   head each head is; lenses on the same held-out text.
 4. What did not stand up to its control heads the page.
 
 stories260K and TinyStories are read from the folder in DIGSITE_TEST_DATA; without it, 3. is left out and the page says
