@@ -10,7 +10,8 @@ from command import MODEL, fits, run
 
 import digsite
 from architectures import tiny
-from digsite.directions import Direction, Subspace, load, save
+from digsite.cli.steer_files import stored
+from digsite.directions import Direction, Subspace, save
 from digsite.directions.exchange import read_directions
 from digsite.models import made_by
 
@@ -62,14 +63,14 @@ def test_what_goes_out_as_a_control_vector_comes_in_as_it_was(gguf, kept, tmp_pa
     made = document("steer", "import", out["file"], "--model", MODEL, "--out", str(tmp_path / "again"))
     assert set(made) == keys_of("import")
     assert [row["site"] for row in made["directions"]] == ["layers.1.resid_post", "layers.2.resid_post"]
-    for before, after in zip(load(kept), load(tmp_path / "again"), strict=True):
+    for before, after in zip(stored(kept), stored(tmp_path / "again"), strict=True):
         assert after.site == before.site and torch.equal(after.vector, before.vector)
 
 
 def test_all_directions_of_a_folder_steer_together(model, kept):
     ask = ("--model", MODEL, "--direction", str(kept), "--prompt", "One day, Tim", "--tokens", "4")
     told = document("steer", "generate", *ask, "--coefficient", "1.5", "--unit", "raw")
-    edits = [one.add(1.5) for one in load(kept)]
+    edits = [one.add(1.5) for one in stored(kept)]
     wanted = model.generate(model.tokens(["One day, Tim"]), max_new_tokens=4, edits=edits)
     assert told["generations"][0]["steered"] == wanted.texts[0] and len(told["directions"]) == 2
     shown = run("steer", "generate", *ask)
@@ -82,7 +83,7 @@ def test_a_file_of_steering_vectors_comes_in(model, tmp_path):
     shown = run("steer", "import", str(tmp_path / "theirs.pt"), "--model", MODEL, "--out", str(tmp_path / "here"))
     assert shown.code == 0, shown.err
     assert fits(shown.out.replace(str(tmp_path), "")) and "layers.1.resid_post" in shown.out and "theirs" in shown.out
-    (one,) = load(tmp_path / "here")
+    (one,) = stored(tmp_path / "here")
     assert torch.equal(one.vector, vectors[1])
 
 
@@ -99,7 +100,7 @@ def test_what_cannot_be_done_says_why(kept, tmp_path):
     assert not (tmp_path / "here").exists()
     there = ("--model", MODEL, "--out", str(tmp_path / "there.gguf"))
     assert "There are no directions in" in said("export", str(tmp_path / "here"), *there)
-    (one, _) = load(kept)
+    (one, _) = stored(kept)
     plane = Subspace(site=one.site, basis=one.unit_vector[None], name="plane", provenance=one.provenance)
     save([one, plane], tmp_path / "mixed")
     assert "direction drawn, subspace plane" in said("export", str(tmp_path / "mixed"), *there)
