@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from digsite._core.errors import DigsiteError, MissingExtra, explain
 
@@ -50,7 +50,7 @@ def drafts(log: "Log", entries: "list[Entry]", *, endpoint: str, model: str) -> 
     client = openai.OpenAI(base_url=endpoint, api_key=key, timeout=120)
     for entry in entries:
         told = f"{entry.date}\n{entry.title}\nGoal: {entry.goal}\n\n{entry.body[:NOTES]}"
-        asked = [{"role": "system", "content": ASK}, {"role": "user", "content": told}]
+        asked: Any = [{"role": "system", "content": ASK}, {"role": "user", "content": told}]
         try:
             answer = client.chat.completions.create(model=model, messages=asked)
             said = answer.choices[0].message.content
