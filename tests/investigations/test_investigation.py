@@ -26,7 +26,7 @@ def test_it_does_the_task_and_the_set_beats_chance(answer):
 
 
 def test_the_set_is_judged_on_examples_that_did_not_choose_it(answer):
-    assert answer.selection == 20
+    assert answer.selection == 16
     assert len(answer.ablation.keep) == len(answer.correct) - answer.selection
 
 
@@ -55,7 +55,7 @@ def test_the_verdict_says_what_failed(answer):
 def test_the_summary_is_json_with_stable_keys(answer):
     data = json.loads(json.dumps(answer.summary()))
     assert {"accuracy", "knockout", "keep", "random", "cost", "provenance", "components", "claims"} <= set(data)
-    assert data["random"]["sets"] == 40
+    assert data["random"]["sets"] == 20
     assert data["cost"]["forwards"] > 0 and data["provenance"]["weights"]
 
 
