@@ -82,8 +82,8 @@ def test_the_same_seed_gives_the_same_answer(answer):
     import digsite
 
     model = digsite.load("digsite/tinyworld", verify=False)
-    task = digsite.tasks.ioi(model, n=40)
-    again = digsite.investigate(model, task, random_sets=40, random_examples=20)
+    task = digsite.tasks.ioi(model, n=32)
+    again = digsite.investigate(model, task, random_sets=20, random_examples=10)
     assert again.ablation is not None
     assert again.ablation.components == answer.ablation.components
     torch.testing.assert_close(again.ablation.random_keep, answer.ablation.random_keep)
