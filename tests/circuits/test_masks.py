@@ -65,7 +65,7 @@ def test_a_circuit_that_is_known_is_found():
     assert len(found.kept) == 16 and found.trained_on == 16 and "fails" not in found.verdict
 
 
-@pytest.mark.parametrize("gates", ["hard-concrete", "top-k"])
+@pytest.mark.parametrize("gates", ["hard-concrete", pytest.param("top-k", marks=pytest.mark.slow)])
 def test_a_map_is_one_mlp_and_two_edges(gates):
     made = compile_program("successor")
     task = made.task(16)

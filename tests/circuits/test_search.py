@@ -42,6 +42,7 @@ def test_acdc_with_speculation_is_acdc_without(trained, how, threshold):
     assert fast[1].cost.forwards < fast[0].cost.forwards < slow.cost.forwards / 2
 
 
+@pytest.mark.slow
 def test_acdc_guesses_about_any_metric_and_several_batches(trained):
     model, task = trained
     slow, fast = (acdc(model, task, 0.05, metric="logit_diff", window=window, batch=3) for window in (1, 64))

@@ -344,6 +344,7 @@ def test_dead_latents_are_drawn_anew_where_errors_are_large():
     torch.testing.assert_close(one.dictionary.blocks[0].norms().detach(), torch.ones(16))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wish", slow_but([1.5], [0.7, 1.5]))
 def test_an_l0_that_is_wished_is_met(wish):
     recipe = replace(JUMPRELU_SHORT, rate=1e-2, l0=wish)

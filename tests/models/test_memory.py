@@ -176,6 +176,7 @@ def as_arguments(calls):
     return found
 
 
+@pytest.mark.slow
 def test_what_is_advised_fits_and_less_does_not():
     import digsite
     from digsite.models import plan_memory

@@ -32,7 +32,7 @@ def one_by_one(model, task, result, at, direction):
 
 
 @pytest.mark.parametrize("name", slow_but(["llama", "gpt2"], ARCHITECTURES))
-@pytest.mark.parametrize("at", [None, "each"])
+@pytest.mark.parametrize("at", slow_but([None], [None, "each"]))
 def test_a_sweep_equals_one_forward_a_patch(name, at):
     model, task = model_of(name), paired_task()
     for direction in ("denoise", "noise"):
