@@ -121,10 +121,11 @@ def test_the_number_in_a_cell_can_be_read_in_both_themes():
 
 def test_a_scale_with_a_natural_end_does_not_shrink_to_the_values():
     values = np.array([[0.1, -0.02], [0.03, 0.0]])
-    sides = {"rows": count("from", 2), "columns": count("to", 2)}
-    figure = heatmap(values, title="t", unit="", limit=1.0, **sides)
+    rows, columns = count("from", 2), count("to", 2)
+    figure = heatmap(values, title="t", unit="", limit=1.0, rows=rows, columns=columns)
     assert {"+1.00", "−1.00"} <= set(texts(figure)) and cell(figure, "from 0, to 0").get_facecolor()[3] < 0.2
-    assert "+1.50" in texts(heatmap(15 * values, title="t", unit="", limit=1.0, **sides))
+    beyond = heatmap(15 * values, title="t", unit="", limit=1.0, rows=rows, columns=columns)
+    assert "+1.50" in texts(beyond)
 
 
 def test_a_matrix_has_all_its_numbers_and_says_which_side_is_which():
