@@ -83,6 +83,7 @@ def test_the_plan_halves_with_the_dtype():
     assert half.rows[2].bytes == whole.rows[2].bytes  # scores are float32
 
 
+@pytest.mark.slow
 def test_the_batch_that_is_advised_fits_and_one_more_does_not():
     one, many = (plan_eap(SMALL, 7, batch=batch).total for batch in (1, 16))
     plan = plan_eap(SMALL, 7, batch=16, budget=(one + many) // 2)

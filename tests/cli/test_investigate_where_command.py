@@ -7,7 +7,7 @@ from command import MODEL, fits, run
 
 from digsite.cli.investigate_where import sought_in
 
-WORDS = ["investigate", "--model", MODEL, "--task", "gendered-pronoun", "--n", "100"]
+WORDS = ["investigate", "--model", MODEL, "--task", "gendered-pronoun", "--n", "160"]
 WHERE = [*WORDS, "--question", "Where is gender represented?"]
 
 

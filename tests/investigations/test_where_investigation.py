@@ -69,6 +69,7 @@ def test_answers_of_other_examples_are_represented_nowhere(model):
     assert not read.supported and not used.supported
 
 
+@pytest.mark.slow
 def test_a_model_of_random_weights_does_not_use_it(model):
     found = where(untrained(model), digsite.tasks.gendered_pronoun(model, n=120), draws=10)
     assert not found.holds and "it is not shown that the model uses it" in found.verdict
