@@ -1,9 +1,11 @@
 """The report of an investigation: question, verdict, and the evidence in the order in which a sceptic asks for it."""
 
+from collections.abc import Sequence
 from pathlib import PurePath
 
 from digsite._core.figures import draws
 from digsite.investigations import Investigation
+from digsite.investigations.answer import Claim as Found
 from digsite.patching import AblationResult
 from digsite.viz.methods import keep_figure, knockout_figure
 from digsite.viz.page import Report, Section
@@ -49,7 +51,13 @@ def _sections(result: Investigation) -> list[Section | None]:
         _direct(result),
         _patching(result),
         None if result.ablation is None else _set(result, result.ablation),
-        None if result.ablation is None else _claims(result),
+        None
+        if result.ablation is None
+        else claims_section(
+            result.claims(),
+            "The set against random sets of its size; each component, noised by itself, against an equally large "
+            "change in a random direction. Shares of the behaviour between clean and corrupt.",
+        ),
         None if result.ablation is None else _edges(result),
     ]
 
@@ -186,8 +194,14 @@ def _edges(result: Investigation) -> Section:
     )
 
 
-def _claims(result: Investigation) -> Section:
-    claims = [
+def claims_section(claims: Sequence[Found], null: str) -> Section:
+    """What an investigation claims, each beside its null.
+
+    Args:
+        claims: Of the result.
+        null: What the null of each is.
+    """
+    rows = [
         Claim(
             claim=_coded(claim.claim),
             effect=claim.effect,
@@ -198,16 +212,9 @@ def _claims(result: Investigation) -> Section:
             unit=claim.unit,
             status=Chip("supported", "good") if claim.supported else Chip("did not beat its control", "bad"),
         )
-        for claim in result.claims()
+        for claim in claims
     ]
-    return Section(
-        title="What each claim rests on",
-        body=(
-            claims_table(claims),
-            "The set against random sets of its size; each component, noised by itself, against an equally large "
-            "change in a random direction. Shares of the behaviour between clean and corrupt.",
-        ),
-    )
+    return Section(title="What each claim rests on", body=(claims_table(rows), null))
 
 
 def _coded(claim: str) -> str:

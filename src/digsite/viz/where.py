@@ -4,10 +4,11 @@ from pathlib import PurePath
 
 from digsite._core.figures import draws
 from digsite.investigations import WhereInvestigation
+from digsite.viz.investigation import claims_section
 from digsite.viz.page import Report, Section
 from digsite.viz.probe_cards import scarcity_figure
 from digsite.viz.steering import steer_curve
-from digsite.viz.table import Chip, Claim, claims_table
+from digsite.viz.table import Chip
 
 
 @draws(WhereInvestigation)
@@ -32,7 +33,12 @@ def where_report(result: WhereInvestigation) -> Report:
             _causal(result),
             _steer(result),
             _transfer(result),
-            _claims(result),
+            claims_section(
+                result.claims(),
+                "The null is, in turn: the best cell of shuffled labels (95 %); the best of shuffled labels and random "
+                "directions; the best baseline; the most that an equal change in a random direction takes; the most "
+                "that a random direction moves; random directions (95 %).",
+            ),
         ),
         cost=(
             f"{cost.forwards:,} forward passes of {cost.rows:,} rows",
@@ -107,31 +113,6 @@ def _transfer(result: WhereInvestigation) -> Section:
     carried = result.claims()[5:]
     chips = tuple(_chip(f"{claim.claim}: {claim.effect:.2f}", good=claim.supported) for claim in carried)
     return Section(title=title, chips=chips, body=(result.transfer.figure(),))
-
-
-def _claims(result: WhereInvestigation) -> Section:
-    claims = [
-        Claim(
-            claim=claim.claim,
-            effect=claim.effect,
-            low=claim.low,
-            high=claim.high,
-            null=claim.null,
-            n=claim.n,
-            unit=claim.unit,
-            status=Chip("supported", "good") if claim.supported else Chip("did not beat its control", "bad"),
-        )
-        for claim in result.claims()
-    ]
-    return Section(
-        title="What each claim rests on",
-        body=(
-            claims_table(claims),
-            "The null is, in turn: the best cell of shuffled labels (95 %); the best of shuffled labels and random "
-            "directions; the best baseline; the most that an equal change in a random direction takes; the most that a "
-            "random direction moves; random directions (95 %).",
-        ),
-    )
 
 
 def _chip(text: str, *, good: bool) -> Chip:
